@@ -1,0 +1,187 @@
+package report
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"image"
+	"image/color"
+	"math"
+	"regexp"
+	"strings"
+	"testing"
+
+	"imagecot/cot"
+)
+
+// fakeGenerator has three steps; the single token of a path counts them, and so does the colour of its image.
+type fakeGenerator struct{ decoded int }
+
+func (*fakeGenerator) Steps() int { return 3 }
+func (*fakeGenerator) Start(_ context.Context, p cot.Prompt, seeds []uint64) ([]*cot.Path, error) {
+	var out []*cot.Path
+	for i, s := range seeds {
+		out = append(out, &cot.Path{Index: i, Seed: s, Prompt: p, Tokens: []int32{cot.Masked}, Sample: []int32{0}})
+	}
+	return out, nil
+}
+
+func (*fakeGenerator) Advance(_ context.Context, paths []*cot.Path) error {
+	for _, p := range paths {
+		p.Step++
+		p.Sample[0] = int32(p.Step)
+	}
+	return nil
+}
+func (*fakeGenerator) Fork(p *cot.Path, seed uint64) *cot.Path { c := *p; c.Seed = seed; return &c }
+func (g *fakeGenerator) Decode(_ context.Context, paths []*cot.Path) ([]image.Image, error) {
+	out := make([]image.Image, len(paths))
+	for i, p := range paths {
+		g.decoded++
+		img := image.NewGray(image.Rect(0, 0, 4, 4))
+		img.SetGray(0, 0, color.Gray{Y: uint8(p.Sample[0])})
+		out[i] = img
+	}
+	return out, nil
+}
+
+// runOfTwo plays two paths: the first wins, the second is truncated at step 2 after its image was judged.
+func runOfTwo(t *testing.T) (Run, image.Image, *Recorder, *fakeGenerator) {
+	t.Helper()
+	ctx, g := t.Context(), &fakeGenerator{}
+	rec := NewRecorder(g)
+	prompt := cot.Prompt{Text: `a <script>alert("x")</script> circle`}
+	paths, err := rec.Start(ctx, prompt, []uint64{11, 12})
+	check(t, err)
+	check(t, rec.Advance(ctx, paths))
+	check(t, rec.Advance(ctx, paths))
+	imgs, err := g.Decode(ctx, paths[1:])
+	check(t, err)
+	rec.Judged(paths[1], imgs[0])
+	check(t, rec.Advance(ctx, paths[:1]))
+	imgs, err = rec.Decode(ctx, paths[:1])
+	check(t, err)
+	sel := cot.Selection{Prompt: prompt, Strategy: "parm", Winner: paths[0], NPrime: 1, Traces: []cot.PathTrace{
+		{Index: 0, Seed: 11, Parent: -1, Steps: 3, Reason: "only path left"},
+		{Index: 1, Seed: 12, Parent: -1, Steps: 2, TruncatedAt: 2, Reason: "no potential",
+			Asked: []cot.Asked{{Step: 2, Kind: cot.Potential, Text: "Potential?", Verdict: cot.Verdict{LogPYes: math.Log(.25), LogPNo: math.Log(.75)}}}},
+	}, Cost: cot.Cost{DecodingSteps: 5, JudgeCalls: 1, ImagesDecoded: 2, Seconds: 1.25}}
+	return Run{Steps: 3, Selection: sel, Models: map[string]string{"generator": "fake"}}, imgs[0], rec, g
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPageShowsTheWholeReasoningAndNothingExternal(t *testing.T) {
+	run, final, rec, _ := runOfTwo(t)
+	b, err := Page(run, final, rec)
+	check(t, err)
+	s := string(b)
+	for _, want := range []string{"truncated at step 2", "no potential", "potential 0.250", "Potential?", "only path left", "5 <span class=\"soft\">of 6</span>", "&lt;script&gt;"} {
+		if !strings.Contains(s, want) {
+			t.Errorf("page lacks %q", want)
+		}
+	}
+	if strings.Contains(s, "<script>") {
+		t.Error("the prompt reaches the page unescaped")
+	}
+	if m := regexp.MustCompile(`(?:src|href)="([^"]{0,20})`).FindAllStringSubmatch(s, -1); len(m) != 3 {
+		t.Errorf("%d images, want 3: the final one, the winner's last step and the judged one", len(m))
+	} else {
+		for _, x := range m {
+			if !strings.HasPrefix(x[1], "data:image/png;base") {
+				t.Errorf("external resource %q", x[1])
+			}
+		}
+	}
+	again, err := Page(run, final, rec)
+	check(t, err)
+	if !bytes.Equal(b, again) {
+		t.Error("two pages of one run differ")
+	}
+}
+
+func TestCompleteDecodesOnlyWhatIsMissing(t *testing.T) {
+	_, _, rec, g := runOfTwo(t)
+	before := g.decoded
+	check(t, rec.Complete(t.Context(), []uint64{11}, 1))
+	if got := g.decoded - before; got != 2 { // steps 1 and 2; step 3 was decoded for the selection
+		t.Errorf("decoded %d images, want 2", got)
+	}
+	for step := 1; step <= 3; step++ {
+		img := rec.Image(11, step)
+		if img == nil {
+			t.Fatalf("no image of step %d", step)
+		}
+		if y := img.(*image.Gray).GrayAt(0, 0).Y; int(y) != step {
+			t.Errorf("step %d shows the sample of step %d", step, y)
+		}
+	}
+	if rec.Image(12, 1) != nil {
+		t.Error("a path that was not asked for was decoded")
+	}
+}
+
+func TestTraceJSONHasNoSeconds(t *testing.T) {
+	run, _, _, _ := runOfTwo(t)
+	b, err := TraceJSON(run)
+	check(t, err)
+	var got struct {
+		Format    int
+		Selection struct {
+			Cost  cot.Cost
+			Paths []cot.PathTrace
+		}
+	}
+	check(t, json.Unmarshal(b, &got))
+	if got.Format != 1 || got.Selection.Cost.Seconds != 0 || got.Selection.Cost.DecodingSteps != 5 || len(got.Selection.Paths) != 2 {
+		t.Errorf("trace: %+v", got)
+	}
+}
+
+func TestPageRefusesAWinnerThatIsNoPath(t *testing.T) {
+	run, final, rec, _ := runOfTwo(t)
+	run.Selection.WinnerAt = 2
+	if _, err := Page(run, final, rec); err == nil || !strings.Contains(err.Error(), "winner 2 of 2") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestTableFormats(t *testing.T) {
+	tab := Table{Header: []string{"task", "score"}, Rows: [][]string{{"counting, hard", "0.50"}}, Footer: []string{"overall", "0.50"}}
+	for f, want := range map[Format]string{Text: "counting, hard", Markdown: "| counting, hard | 0.50 |", CSV: `"counting, hard",0.50`, HTML: "<td>counting, hard</td>"} {
+		s, err := tab.Render(f)
+		check(t, err)
+		if !strings.Contains(s, want) || !strings.HasSuffix(s, "\n") {
+			t.Errorf("%s: %q lacks %q", f, s, want)
+		}
+	}
+	tab.Rows = append(tab.Rows, []string{"short"})
+	if _, err := tab.Render(Text); err == nil {
+		t.Error("a ragged row passed")
+	}
+}
+
+func TestCurves(t *testing.T) {
+	curves := []Curve{
+		{Name: "orm", Points: []Point{{N: 1, Value: .5, Lo: .4, Hi: .6}, {N: 4, Value: .7, Lo: .6, Hi: .8, DecodingSteps: 72}}},
+		{Name: "parm", Points: []Point{{N: 4, Value: .75}}},
+	}
+	s, err := CurvesCSV(curves)
+	check(t, err)
+	if !strings.Contains(s, "\norm,4,0.7000,0.6000,0.8000,72.0000,0.0000\n") {
+		t.Errorf("CSV:\n%s", s)
+	}
+	svg, err := CurvesSVG("best of N", curves)
+	check(t, err)
+	if !bytes.HasPrefix(svg, []byte("<svg")) || !bytes.Contains(svg, []byte("parm")) {
+		t.Errorf("SVG: %.200s", svg)
+	}
+	if _, err := CurvesSVG("", nil); err == nil {
+		t.Error("no points, no error")
+	}
+}
