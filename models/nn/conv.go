@@ -31,6 +31,9 @@ func Conv2D(s graphx.Scope, x *Node, stride int, pad [4]int) *Node {
 // Conv3x3 is Conv2D with a padding of 1 on every side and stride 1.
 func Conv3x3(s graphx.Scope, x *Node) *Node { return Conv2D(s, x, 1, [4]int{1, 1, 1, 1}) }
 
+// UpsampleConv3x3 is Conv3x3 of UpsampleNearest of x [B, H, W, in]: [B, 2H, 2W, out].
+func UpsampleConv3x3(s graphx.Scope, x *Node) *Node { return Conv3x3(s, UpsampleNearest(x)) }
+
 // shiftConv is the convolution as kh*kw shifted matrix products: sum over (i, j) of x[h*stride+i, w*stride+j] W_ij^T.
 func shiftConv(s graphx.Scope, x, w *Node, stride int, pad [4]int) *Node {
 	kh, kw := w.Shape().Dimensions[2], w.Shape().Dimensions[3]
