@@ -1,0 +1,344 @@
+package experiment
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/google/renameio/v2"
+
+	"imagecot/cot"
+	"imagecot/geneval"
+	"imagecot/internal/prng"
+)
+
+// Arm is one strategy under test.
+type Arm struct {
+	Name     string
+	Strategy cot.Strategy
+	// WholePaths says that the strategy takes every path to its end whatever comes, so that paths of several
+	// selections may be decoded together.
+	WholePaths bool
+	judge      *memoJudge // nil for strategies that ask nobody
+}
+
+// forget drops the verdicts about the last prompt.
+func (a Arm) forget() {
+	if a.judge != nil {
+		a.judge.forget()
+	}
+}
+
+// Evaluate judges a final image by the benchmark's rules.
+type Evaluate func(ctx context.Context, img image.Image, m geneval.Metadata) (geneval.Result, error)
+
+// Encode writes an image as PNG, with whatever a reader should find in it.
+type Encode func(img image.Image, sel cot.Selection) ([]byte, error)
+
+// Evaluation is one run of GenEval: Images selections of N paths each for every prompt.
+type Evaluation struct {
+	Recipe    Recipe
+	Models    map[string]string // role -> name and hash, part of the run's identity
+	Prompts   []geneval.Metadata
+	Images    int // images a prompt
+	Dir       string
+	Generator cot.Generator
+	Arm       Arm
+	Evaluate  Evaluate
+	Encode    Encode
+	Progress  func(done, total int) // after every image; may be nil
+}
+
+// Outcome is a finished evaluation.
+type Outcome struct {
+	Rows   []geneval.Row
+	Scores geneval.Scores
+	Cost   cot.Cost // of all selections; Seconds is wall time, added up over interrupted runs
+}
+
+// record is what is kept of one image in <folder>/traces/<image>.json. It holds no seconds: an interrupted and resumed
+// run leaves the same bytes as one that was never stopped.
+type record struct {
+	Row       geneval.Row   `json:"row"`
+	Selection cot.Selection `json:"selection"`
+}
+
+// identity is what has to be equal for a run to be continued, in run.json.
+type identity struct {
+	Format  int               `json:"format"`
+	Recipe  Recipe            `json:"recipe"`
+	Models  map[string]string `json:"models"`
+	Images  int               `json:"images"`
+	Prompts []string          `json:"prompts"` // metadata strings
+}
+
+// ErrOtherRun says that a folder holds the results of another recipe.
+var ErrOtherRun = errors.New("the folder holds another run")
+
+// ErrBusy says that another process writes to the folder.
+var ErrBusy = errors.New("another process is writing to the folder")
+
+// Run evaluates in GenEval's layout: Dir/00000/{metadata.jsonl,samples/0000.png,traces/0000.json} and, at the end,
+// Dir/results.jsonl. What is already there is not computed again. A cancelled context leaves finished images only.
+func (e Evaluation) Run(ctx context.Context) (Outcome, error) {
+	unlock, err := e.claim()
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer unlock()
+	memo := newMemoGenerator(e.Generator)
+	var out Outcome
+	done := 0
+	for i, m := range e.Prompts {
+		records, err := e.prompt(ctx, memo, i, m)
+		if err != nil {
+			return Outcome{}, fmt.Errorf("experiment: prompt %d %q: %w", i, m.Prompt, err)
+		}
+		for _, r := range records {
+			out.Rows = append(out.Rows, r.Row)
+			out.Cost = out.Cost.Add(r.Selection.Cost)
+		}
+		if done += len(records); e.Progress != nil {
+			e.Progress(done, len(e.Prompts)*e.Images)
+		}
+	}
+	var b bytes.Buffer
+	for _, r := range out.Rows {
+		if err := geneval.WriteRow(&b, r); err != nil {
+			return Outcome{}, err
+		}
+	}
+	if err := write(filepath.Join(e.Dir, "results.jsonl"), b.Bytes()); err != nil {
+		return Outcome{}, err
+	}
+	if out.Cost.Seconds, err = readSeconds(e.Dir); err != nil {
+		return Outcome{}, err
+	}
+	if out.Scores, err = geneval.Score(out.Rows); err != nil {
+		return Outcome{}, err
+	}
+	return out, nil
+}
+
+// claim makes the folder ours: locked, and of this run or empty.
+func (e Evaluation) claim() (unlock func(), err error) {
+	if e.Images < 1 || len(e.Prompts) == 0 {
+		return nil, fmt.Errorf("experiment: %w: %d images for each of %d prompts", ErrRecipe, e.Images, len(e.Prompts))
+	}
+	id := identity{Format: 1, Recipe: e.Recipe, Models: e.Models, Images: e.Images}
+	for _, m := range e.Prompts {
+		id.Prompts = append(id.Prompts, m.Dump())
+	}
+	return claim(e.Dir, id)
+}
+
+// claim locks a run's folder and compares or writes its identity, any value that marshals to JSON.
+func claim(dir string, id any) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("experiment: %w", err)
+	}
+	lock := flock.New(filepath.Join(dir, ".lock"))
+	ok, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("experiment: lock %s: %w", dir, err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("experiment: %s: %w", dir, ErrBusy)
+	}
+	unlock = func() { _ = lock.Unlock() }
+	defer func() {
+		if err != nil {
+			_ = lock.Unlock()
+		}
+	}()
+	want, err := json.MarshalIndent(id, "", " ")
+	if err != nil {
+		return nil, fmt.Errorf("experiment: identity: %w", err)
+	}
+	path := filepath.Join(dir, "run.json")
+	have, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return unlock, write(path, want)
+	case err != nil:
+		return nil, fmt.Errorf("experiment: %w", err)
+	case !bytes.Equal(have, want):
+		return nil, fmt.Errorf("experiment: %s: %w (compare its run.json); choose another folder or remove it", dir, ErrOtherRun)
+	}
+	return unlock, nil
+}
+
+// prompt gives the records of all images of one prompt, computing those that are missing.
+func (e Evaluation) prompt(ctx context.Context, memo *memoGenerator, i int, m geneval.Metadata) ([]record, error) {
+	folder := filepath.Join(e.Dir, geneval.FolderName(i))
+	records := make([]record, e.Images)
+	var missing []int
+	for k := range e.Images {
+		ok, err := e.load(folder, k, &records[k])
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			missing = append(missing, k)
+		}
+	}
+	if len(missing) == 0 {
+		return records, nil
+	}
+	for _, sub := range []string{"samples", "traces"} {
+		if err := os.MkdirAll(filepath.Join(folder, sub), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := write(filepath.Join(folder, "metadata.jsonl"), []byte(m.Dump()+"\n")); err != nil {
+		return nil, err
+	}
+	defer memo.forget()
+	defer e.Arm.forget()
+	start := time.Now()
+	if e.Arm.WholePaths && len(missing) > 1 {
+		var seeds []uint64
+		for _, k := range missing {
+			seeds = append(seeds, e.seeds(m.Prompt, k)...)
+		}
+		if err := memo.decodeAll(ctx, cot.Prompt{Text: m.Prompt}, seeds); err != nil {
+			return nil, err
+		}
+	}
+	for _, k := range missing {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		r, err := e.image(ctx, memo, i, k, m)
+		if err != nil {
+			return nil, err
+		}
+		records[k] = r
+	}
+	return records, addSeconds(e.Dir, i, time.Since(start))
+}
+
+// seeds of the paths of the k-th image. Images use neighbouring paths, so image k at N=1 is path k at any N.
+func (e Evaluation) seeds(prompt string, k int) []uint64 {
+	seeds := make([]uint64, e.Recipe.N)
+	for j := range seeds {
+		seeds[j] = prng.PathSeed(e.Recipe.Seed, prompt, k*e.Recipe.N+j)
+	}
+	return seeds
+}
+
+// image selects, evaluates and writes one image; the record comes last and makes it count.
+func (e Evaluation) image(ctx context.Context, g cot.Generator, i, k int, m geneval.Metadata) (record, error) {
+	folder, name := geneval.FolderName(i), geneval.ImageName(k)
+	sel, img, err := choose(ctx, g, e.Arm, cot.Prompt{ID: folder, Text: m.Prompt}, e.seeds(m.Prompt, k))
+	if err != nil {
+		return record{}, err
+	}
+	result, err := e.Evaluate(ctx, img, m)
+	if err != nil {
+		return record{}, err
+	}
+	png, err := e.Encode(img, sel)
+	if err != nil {
+		return record{}, err
+	}
+	sel.Cost.Seconds = 0
+	r := record{Row: geneval.NewRow(folder+"/samples/"+name, m, result), Selection: sel}
+	text, err := json.Marshal(r)
+	if err != nil {
+		return record{}, err
+	}
+	if err := write(filepath.Join(e.Dir, folder, "samples", name), png); err != nil {
+		return record{}, err
+	}
+	return r, write(e.recordPath(filepath.Join(e.Dir, folder), k), append(text, '\n'))
+}
+
+func (Evaluation) recordPath(folder string, k int) string {
+	return filepath.Join(folder, "traces", fmt.Sprintf("%04d.json", k))
+}
+
+// load reads the record of a finished image; an image whose picture is gone is not finished.
+func (e Evaluation) load(folder string, k int, into *record) (bool, error) {
+	text, err := os.ReadFile(e.recordPath(folder, k))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return false, fmt.Errorf("record %s is damaged (%w); remove it to compute the image again", e.recordPath(folder, k), err)
+	}
+	_, err = os.Stat(filepath.Join(folder, "samples", geneval.ImageName(k)))
+	return err == nil, nil
+}
+
+// choose runs the strategy and decodes the winner's final image.
+func choose(ctx context.Context, g cot.Generator, a Arm, p cot.Prompt, seeds []uint64) (cot.Selection, image.Image, error) {
+	sel, err := a.Strategy.Select(ctx, g, p, seeds)
+	if err != nil {
+		return cot.Selection{}, nil, err
+	}
+	if sel.Winner == nil || sel.Winner.Step != g.Steps() {
+		return cot.Selection{}, nil, fmt.Errorf("experiment: strategy %s chose no finished path", a.Name)
+	}
+	imgs, err := g.Decode(ctx, []*cot.Path{sel.Winner})
+	if err != nil {
+		return cot.Selection{}, nil, err
+	}
+	return sel, imgs[0], nil
+}
+
+func write(path string, data []byte) error {
+	if err := renameio.WriteFile(path, data, 0o644); err != nil {
+		return fmt.Errorf("experiment: write %s: %w", path, err)
+	}
+	return nil
+}
+
+// seconds is one line of seconds.jsonl: wall time spent on a prompt. Times are kept apart from results, which do not
+// depend on them.
+type seconds struct {
+	Prompt  int     `json:"prompt"`
+	Seconds float64 `json:"seconds"`
+}
+
+func addSeconds(dir string, prompt int, d time.Duration) error {
+	f, err := os.OpenFile(filepath.Join(dir, "seconds.jsonl"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("experiment: %w", err)
+	}
+	if err := json.NewEncoder(f).Encode(seconds{prompt, d.Seconds()}); err != nil {
+		_ = f.Close()
+		return fmt.Errorf("experiment: %w", err)
+	}
+	return f.Close()
+}
+
+// readSeconds adds up the wall time of a run. A last line that a kill cut short does not count.
+func readSeconds(dir string) (float64, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "seconds.jsonl"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("experiment: %w", err)
+	}
+	var sum float64
+	for line := range bytes.Lines(text) {
+		var s seconds
+		if json.Unmarshal(line, &s) == nil {
+			sum += s.Seconds
+		}
+	}
+	return sum, nil
+}

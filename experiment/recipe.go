@@ -1,0 +1,79 @@
+// Package experiment turns a recipe into a pipeline (generator, judge, strategy, evaluator) and a pipeline into rows of
+// a table: one prompt with its whole reasoning (generate), GenEval over a prompt file (eval, Tables 1 to 3 of the
+// paper), and scores over N (Fig. 2). Long runs keep a journal of finished images on disk and continue after a kill.
+// Strategies stay unaware of all this.
+package experiment
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// Recipe is everything that decides the outcome of a selection, and Backend, which does not.
+type Recipe struct {
+	Strategy    string  `yaml:"strategy" json:"strategy"`
+	N           int     `yaml:"n" json:"n"`               // candidates a selection
+	Seed        uint64  `yaml:"seed" json:"seed"`         // run seed
+	Steps       int     `yaml:"steps" json:"steps"`       // decoding steps T
+	Guidance    float64 `yaml:"guidance" json:"guidance"` // (1+g) conditional - g unconditional
+	Temperature float64 `yaml:"temperature" json:"temperature"`
+	Generator   string  `yaml:"generator" json:"generator"` // name of a shipped model or a folder
+	Judge       string  `yaml:"judge" json:"judge"`         // the same, or openai:MODEL@URL; "" = the strategy's own
+	Backend     string  `yaml:"backend" json:"-"`
+}
+
+// Strategies lists the names that Recipe.Strategy may have.
+func Strategies() []string { return []string{"single", "orm", "prm", "parm", "oracle"} }
+
+// Default is the recipe of the tiny world: Show-o's 18 steps, guidance 1.75, re-masking temperature 4.
+func Default() Recipe {
+	return Recipe{Strategy: "parm", N: 8, Steps: 18, Guidance: 1.75, Temperature: 4, Generator: "tiny", Backend: "auto"}
+}
+
+// ErrRecipe marks a recipe that cannot be run as it is written.
+var ErrRecipe = errors.New("recipe")
+
+// Validate says what is wrong with the recipe, as an ErrRecipe.
+func (r Recipe) Validate() error {
+	switch {
+	case !slices.Contains(Strategies(), r.Strategy):
+		return fmt.Errorf("experiment: %w: unknown strategy %q (known: %s)", ErrRecipe, r.Strategy, strings.Join(Strategies(), ", "))
+	case r.N < 1:
+		return fmt.Errorf("experiment: %w: n is %d, want at least 1", ErrRecipe, r.N)
+	case r.N > 1000:
+		return fmt.Errorf("experiment: %w: n is %d, want at most 1000", ErrRecipe, r.N)
+	case r.Steps < 1 || r.Steps > 1000:
+		return fmt.Errorf("experiment: %w: steps is %d, want 1 to 1000", ErrRecipe, r.Steps)
+	case !(r.Guidance >= 0 && r.Guidance <= 100):
+		return fmt.Errorf("experiment: %w: guidance is %v, want 0 to 100", ErrRecipe, r.Guidance)
+	case !(r.Temperature >= 0 && r.Temperature <= 1000):
+		return fmt.Errorf("experiment: %w: temperature is %v, want 0 to 1000", ErrRecipe, r.Temperature)
+	case r.Generator == "":
+		return fmt.Errorf("experiment: %w: no generator named", ErrRecipe)
+	}
+	return nil
+}
+
+// ReadRecipe reads a YAML file on top of the given defaults. Unknown keys and further documents are errors.
+func ReadRecipe(path string, into any) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("experiment: recipe: %w", err)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec.KnownFields(true)
+	if err := dec.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("experiment: %w %s: %w", ErrRecipe, path, err)
+	}
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("experiment: %w %s: more than one document", ErrRecipe, path)
+	}
+	return nil
+}
