@@ -1,0 +1,232 @@
+// Package curate makes the data that reward models are fine-tuned on (Appendix B of the paper): training prompts that
+// share no scene with the test prompts, ranking data (many images a prompt at high temperature, labelled by the
+// evaluator), step data for the PRM (four roll-outs from a step; any right one makes it yes, after Math-Shepherd) and
+// PARM's clarity and potential data. Images are kept as tokens: the tokenizer turns them into pixels when a model is
+// trained. A data set is a folder of Parquet parts, one a group of prompts, with a card; equal seeds give equal bytes,
+// and an interrupted build continues at the first missing part. The package knows generators by interface only.
+package curate
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/gofrs/flock"
+	"github.com/google/renameio/v2"
+	"github.com/parquet-go/parquet-go"
+
+	"imagecot/geneval"
+)
+
+// Evaluate judges a final image by the benchmark's rules.
+type Evaluate func(ctx context.Context, img image.Image, m geneval.Metadata) (geneval.Result, error)
+
+// ErrOtherData says that a folder holds a data set made in another way.
+var ErrOtherData = errors.New("the folder holds another data set")
+
+// Parts reports progress: parts done of all.
+type Parts func(done, total int)
+
+// build writes the parts that are missing. id describes how the data are made; it has to be equal for a build to go on.
+func build[Row any](ctx context.Context, dir string, id any, parts int, progress Parts, make func(ctx context.Context, part int) ([]Row, error)) error {
+	unlock, err := claim(dir, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for part := range parts {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		path := filepath.Join(dir, partName(part))
+		if _, err := os.Stat(path); err == nil {
+			continue
+		}
+		rows, err := make(ctx, part)
+		if err != nil {
+			return fmt.Errorf("curate: part %d: %w", part, err)
+		}
+		var b bytes.Buffer
+		if err := parquet.Write(&b, rows, parquet.Compression(&parquet.Zstd)); err != nil {
+			return fmt.Errorf("curate: part %d: %w", part, err)
+		}
+		if err := renameio.WriteFile(path, b.Bytes(), 0o644); err != nil {
+			return fmt.Errorf("curate: part %d: %w", part, err)
+		}
+		if progress != nil {
+			progress(part+1, parts)
+		}
+	}
+	return nil
+}
+
+func partName(part int) string { return fmt.Sprintf("part-%05d.parquet", part) }
+
+// claim locks the folder and compares or writes recipe.json.
+func claim(dir string, id any) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("curate: %w", err)
+	}
+	lock := flock.New(filepath.Join(dir, ".lock"))
+	ok, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("curate: lock %s: %w", dir, err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("curate: another process is writing to %s", dir)
+	}
+	defer func() {
+		if err != nil {
+			_ = lock.Unlock()
+		}
+	}()
+	want, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("curate: recipe: %w", err)
+	}
+	path := filepath.Join(dir, "recipe.json")
+	have, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := renameio.WriteFile(path, want, 0o644); err != nil {
+			return nil, fmt.Errorf("curate: %w", err)
+		}
+	case err != nil:
+		return nil, fmt.Errorf("curate: %w", err)
+	case !bytes.Equal(have, want):
+		return nil, fmt.Errorf("curate: %s: %w (compare its recipe.json)", dir, ErrOtherData)
+	}
+	return func() { _ = lock.Unlock() }, nil
+}
+
+// Read returns all rows of a data set in the order of its parts. A folder without parts is an error.
+func Read[Row any](dir string) ([]Row, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "part-*.parquet"))
+	if err != nil {
+		return nil, fmt.Errorf("curate: %w", err)
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("curate: %s holds no data (part-00000.parquet, ...)", dir)
+	}
+	slices.Sort(names)
+	var all []Row
+	for _, name := range names {
+		rows, err := readPart[Row](name)
+		if err != nil {
+			return nil, fmt.Errorf("curate: %s: %w", name, err)
+		}
+		all = append(all, rows...)
+	}
+	return all, nil
+}
+
+// readPart reads one file; a damaged one is an error, not a panic.
+func readPart[Row any](name string) (rows []Row, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("damaged file: %v", r)
+		}
+	}()
+	return parquet.ReadFile[Row](name)
+}
+
+// Fingerprint hashes a data set: names and contents of its parts, for manifests.
+func Fingerprint(dir string) (string, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "part-*.parquet"))
+	if err != nil || len(names) == 0 {
+		return "", fmt.Errorf("curate: %s holds no data (%w)", dir, errors.Join(err, fs.ErrNotExist))
+	}
+	slices.Sort(names)
+	return hashFiles(names)
+}
+
+func hashFiles(names []string) (string, error) {
+	h := sha256.New()
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			return "", fmt.Errorf("curate: %w", err)
+		}
+		fmt.Fprintf(h, "%s\n", filepath.Base(name))
+		_, err = io.Copy(h, f)
+		_ = f.Close()
+		if err != nil {
+			return "", fmt.Errorf("curate: %w", err)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// card is a data card in words and numbers: README.md of the data set.
+type card struct {
+	title string
+	lines []string
+	rows  [][4]string // task, rows, yes, prompts with both labels of all
+}
+
+func (c card) write(dir string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# %s\n\n", c.title)
+	for _, l := range c.lines {
+		fmt.Fprintf(&b, "- %s\n", l)
+	}
+	b.WriteString("\n| task | rows | yes | prompts with both labels |\n|---|---|---|---|\n")
+	for _, r := range c.rows {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r[0], r[1], r[2], r[3])
+	}
+	if err := renameio.WriteFile(filepath.Join(dir, "README.md"), []byte(b.String()), 0o644); err != nil {
+		return fmt.Errorf("curate: card: %w", err)
+	}
+	return nil
+}
+
+// labelled is what a card counts.
+type labelled struct {
+	task, prompt string
+	yes          bool
+}
+
+// balance counts labels by task, in the order of the benchmark, with a last line for all.
+func balance(rows []labelled) [][4]string {
+	var out [][4]string
+	for _, task := range append(geneval.Tasks(), "all") {
+		n, yes := 0, 0
+		seen := map[string][2]bool{}
+		for _, r := range rows {
+			if task != "all" && r.task != task {
+				continue
+			}
+			n++
+			s := seen[r.prompt]
+			if r.yes {
+				yes++
+				s[1] = true
+			} else {
+				s[0] = true
+			}
+			seen[r.prompt] = s
+		}
+		if n == 0 {
+			continue
+		}
+		both := 0
+		for _, s := range seen {
+			if s[0] && s[1] {
+				both++
+			}
+		}
+		out = append(out, [4]string{task, fmt.Sprint(n), fmt.Sprintf("%d (%.1f %%)", yes, 100*float64(yes)/float64(n)), fmt.Sprintf("%d of %d", both, len(seen))})
+	}
+	return out
+}

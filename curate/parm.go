@@ -1,0 +1,142 @@
+package curate
+
+import (
+	"context"
+	"fmt"
+)
+
+// Label is yes, no, or not asked.
+type Label int8
+
+// The labels. The zero value is not asked.
+const (
+	NotAsked Label = iota
+	No
+	Yes
+)
+
+func label(yes bool) Label {
+	if yes {
+		return Yes
+	}
+	return No
+}
+
+// Parm is one row of PARM's data: a step image with its clarity and, when clear, its potential.
+type Parm struct {
+	Task      string  `parquet:"task,dict"`
+	Prompt    string  `parquet:"prompt,dict"`
+	Metadata  string  `parquet:"metadata,dict"`
+	Path      int32   `parquet:"path"`
+	Seed      uint64  `parquet:"seed"`
+	Step      int32   `parquet:"step"`
+	Sample    []int32 `parquet:"sample"`
+	Clarity   int32   `parquet:"clarity"`   // a Label: Yes after ClearAfter, No before BlurredBefore
+	Potential int32   `parquet:"potential"` // a Label: the verdict on the final image; NotAsked unless clear
+	Outcome   int32   `parquet:"outcome"`   // a Label: the verdict, at the last step only (best-of-N' selection)
+}
+
+// ParmLabels says which steps count as clear (Appendix B.3: yes after step 11, no before step 10, of 18).
+type ParmLabels struct {
+	BlurredBefore int `json:"blurred_before"` // steps below are not clear
+	ClearAfter    int `json:"clear_after"`    // steps above are clear; what lies between is left out
+}
+
+// DefaultParmLabels are the paper's for 18 steps, in proportion for another number.
+func DefaultParmLabels(steps int) ParmLabels {
+	return ParmLabels{BlurredBefore: (10*steps + 9) / 18, ClearAfter: (11*steps + 9) / 18}
+}
+
+// Label labels one path's step; clear is NotAsked for the steps in between.
+func (l ParmLabels) Label(row Image, step int) (clarity, potential, outcome Label) {
+	switch {
+	case step < l.BlurredBefore:
+		clarity = No
+	case step > l.ClearAfter:
+		clarity, potential = Yes, label(row.Correct)
+	}
+	if step == int(row.Steps) {
+		outcome = label(row.Correct)
+	}
+	return clarity, potential, outcome
+}
+
+// ParmData builds PARM's data from ranking data: all steps of every path that have a label.
+type ParmData struct {
+	Dir      string
+	From     string // folder of ranking data
+	Labels   ParmLabels
+	PartSize int // paths a part
+	Progress Parts
+}
+
+// Run builds what is missing and writes the card.
+func (p ParmData) Run(ctx context.Context) error {
+	if p.PartSize < 1 || p.Labels.BlurredBefore > p.Labels.ClearAfter+1 {
+		return fmt.Errorf("curate: parm: labels %+v, %d paths a part", p.Labels, p.PartSize)
+	}
+	images, err := Read[Image](p.From)
+	if err != nil {
+		return err
+	}
+	hash, err := Fingerprint(p.From)
+	if err != nil {
+		return err
+	}
+	id := struct {
+		Kind     string     `json:"kind"`
+		From     string     `json:"from"` // fingerprint of the ranking data
+		Labels   ParmLabels `json:"labels"`
+		PartSize int        `json:"part_size"`
+	}{"parm", hash, p.Labels, p.PartSize}
+	parts := (len(images) + p.PartSize - 1) / p.PartSize
+	err = build(ctx, p.Dir, id, parts, p.Progress, func(_ context.Context, part int) ([]Parm, error) {
+		var rows []Parm
+		for _, img := range images[part*p.PartSize : min((part+1)*p.PartSize, len(images))] {
+			for step := 1; step <= int(img.Steps); step++ {
+				c, pot, out := p.Labels.Label(img, step)
+				if c == NotAsked && out == NotAsked {
+					continue
+				}
+				rows = append(rows, Parm{
+					Task: img.Task, Prompt: img.Prompt, Metadata: img.Metadata, Path: img.Path, Seed: img.Seed, Step: int32(step),
+					Sample: img.Sample(step), Clarity: int32(c), Potential: int32(pot), Outcome: int32(out),
+				})
+			}
+		}
+		return rows, nil
+	})
+	if err != nil {
+		return err
+	}
+	return p.card()
+}
+
+func (p ParmData) card() error {
+	rows, err := Read[Parm](p.Dir)
+	if err != nil {
+		return err
+	}
+	var potential []labelled
+	count := map[string]int{}
+	for _, r := range rows {
+		if Label(r.Clarity) != NotAsked {
+			count[fmt.Sprintf("clarity %d", r.Clarity)]++
+		}
+		if Label(r.Potential) != NotAsked {
+			potential = append(potential, labelled{r.Task, r.Prompt, Label(r.Potential) == Yes})
+		}
+		if Label(r.Outcome) != NotAsked {
+			count["outcome"]++
+		}
+	}
+	return card{
+		title: "PARM data",
+		lines: []string{
+			fmt.Sprintf("clarity: %d yes (after step %d), %d no (before step %d)", count["clarity 2"], p.Labels.ClearAfter, count["clarity 1"], p.Labels.BlurredBefore),
+			fmt.Sprintf("potential: %d rows, the verdict on the final image of the path, asked where clarity is yes; by task below", len(potential)),
+			fmt.Sprintf("outcome: %d rows, the verdict at the last step", count["outcome"]),
+		},
+		rows: balance(potential),
+	}.write(p.Dir)
+}
