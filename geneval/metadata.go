@@ -82,6 +82,9 @@ func ParseMetadata(text []byte) (Metadata, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return Metadata{}, errors.New("geneval: metadata: more than one JSON object")
 	}
+	if err := checkCase(text); err != nil {
+		return Metadata{}, fmt.Errorf("geneval: metadata: %w", err)
+	}
 	if raw.Tag == nil || *raw.Tag == "" {
 		return Metadata{}, errors.New(`geneval: metadata: "tag" is missing`)
 	}
@@ -114,6 +117,33 @@ func ParseMetadata(text []byte) (Metadata, error) {
 	}
 	m.dump = dump
 	return m, nil
+}
+
+// checkCase refuses keys like "Tag", which encoding/json takes for "tag" and the original does not.
+func checkCase(text []byte) error {
+	var object map[string]any
+	if err := json.Unmarshal(text, &object); err != nil {
+		return err
+	}
+	known := []string{"tag", "include", "exclude", "prompt", "class", "count", "color", "position"}
+	check := func(object map[string]any) error {
+		for key := range object {
+			if !slices.Contains(known, key) {
+				return fmt.Errorf("unknown field %q", key)
+			}
+		}
+		return nil
+	}
+	for _, list := range []any{object["include"], object["exclude"]} {
+		clauses, _ := list.([]any)
+		for _, c := range clauses {
+			clause, _ := c.(map[string]any)
+			if err := check(clause); err != nil {
+				return err
+			}
+		}
+	}
+	return check(object)
 }
 
 type rawClause struct {

@@ -39,7 +39,7 @@ func escape(s string, slash bool) string {
 		case r == '\f':
 			b.WriteString(`\f`)
 		case r < 0x20 || (r >= 0x7f && r < 0x10000):
-			if r == 0x7f {
+			if r == 0x7f && slash { // the table writer lets this one pass
 				b.WriteRune(r)
 				continue
 			}

@@ -92,6 +92,8 @@ const (
 	numSizes
 )
 
+func (s Size) String() string { return [numSizes]string{"large", "small"}[s] }
+
 // Radius in pixels.
 func (s Size) Radius() int { return [numSizes]int{11, 7}[s] }
 
@@ -100,10 +102,11 @@ func (s Size) Block() int { return [numSizes]int{3, 2}[s] }
 
 // Object is one object of a scene. Col and Row are the cell of its block's left upper corner, from 0.
 type Object struct {
-	Shape    Shape
-	Colour   Colour
-	Size     Size
-	Col, Row int
+	Shape  Shape  `json:"shape"`
+	Colour Colour `json:"colour"`
+	Size   Size   `json:"size"`
+	Col    int    `json:"col"`
+	Row    int    `json:"row"`
 }
 
 // Centre of the object in pixels; it lies on the corner of four pixels.
@@ -130,17 +133,20 @@ func (o Object) overlaps(p Object) bool {
 // image looks like. From is the object it was cut from, FromCol and FromRow the first cell of the piece inside From's block,
 // Wide and High its size in cells, Col and Row where it was pasted.
 type Fragment struct {
-	From             Object
-	FromCol, FromRow int
-	Wide, High       int
-	Col, Row         int
+	From    Object `json:"from"`
+	FromCol int    `json:"from_col"`
+	FromRow int    `json:"from_row"`
+	Wide    int    `json:"wide"`
+	High    int    `json:"high"`
+	Col     int    `json:"col"`
+	Row     int    `json:"row"`
 }
 
 // Scene is what an image shows.
 type Scene struct {
-	Background Background
-	Objects    []Object
-	Fragments  []Fragment
+	Background Background `json:"background"`
+	Objects    []Object   `json:"objects"`
+	Fragments  []Fragment `json:"fragments,omitempty"`
 }
 
 // Kind of scene.
@@ -395,3 +401,17 @@ func (s Scene) Patches() [Cells * Cells]Patch {
 	}
 	return list
 }
+
+// Scenes written as JSON carry names, not numbers.
+
+// MarshalText is the shape's name.
+func (s Shape) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalText is the colour's name.
+func (c Colour) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// MarshalText is the size's name.
+func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalText is the background's name.
+func (b Background) MarshalText() ([]byte, error) { return []byte(b.String()), nil }

@@ -1,6 +1,7 @@
 package world
 
 import (
+	"encoding/json"
 	"fmt"
 	"image"
 	"image/color"
@@ -56,6 +57,14 @@ func TestScenes(t *testing.T) {
 			t.Fatalf("%v scene with %v", kind, s.Objects)
 		}
 	})
+}
+
+func TestSceneJSON(t *testing.T) {
+	got, err := json.Marshal(Scene{Background: Dark, Objects: []Object{{Shape: Heart, Colour: Orange, Col: 2, Row: 1}}})
+	want := `{"background":"dark","objects":[{"shape":"heart","colour":"orange","size":"large","col":2,"row":1}]}`
+	if err != nil || string(got) != want {
+		t.Errorf("%s, %v", got, err)
+	}
 }
 
 func TestMixShares(t *testing.T) {
