@@ -79,15 +79,20 @@ type phrase struct {
 
 // ParsePrompt reads a prompt of the tiny world and says what an image has to show. Beside the six templates it reads
 // colours in every place ("a photo of a red circle left of a blue square"). An unknown word is an error that lists the
-// words there are, a known one in the wrong place an error that names the form.
+// words there are, a known one in the wrong place an error that names the form. Prompt is the text as the models learnt
+// it: lower case, with "a photo of", without "an" and without a full stop.
 func ParsePrompt(text string) (geneval.Metadata, error) {
-	words := strings.Fields(strings.ToLower(text))
+	words := strings.Fields(strings.TrimRight(strings.ToLower(text), " .!"))
 	if len(words) == 0 {
 		return geneval.Metadata{}, fmt.Errorf("world: the prompt is empty; try %q", templates.Colour("red", "circle").Prompt)
 	}
 	var unknown []string
-	for _, w := range words {
-		if w != "an" && !slices.Contains(Words(), w) {
+	for i, w := range words {
+		if w == "an" {
+			words[i] = "a"
+			continue
+		}
+		if !slices.Contains(Words(), w) {
 			unknown = append(unknown, fmt.Sprintf("%q", w))
 		}
 	}
@@ -99,9 +104,10 @@ func ParsePrompt(text string) (geneval.Metadata, error) {
 	if len(words) >= 3 && strings.Join(words[:3], " ") == "a photo of" {
 		rest = words[3:]
 	}
+	plain := "a photo of " + strings.Join(rest, " ")
 	a, rest, ok := takePhrase(rest)
 	if ok && len(rest) == 0 {
-		return finish(text, a, "", phrase{}), nil
+		return finish(plain, a, "", phrase{}), nil
 	}
 	relation := ""
 	if ok {
@@ -113,7 +119,7 @@ func ParsePrompt(text string) (geneval.Metadata, error) {
 			return geneval.Metadata{}, fmt.Errorf("world: %q names the %s twice; the two shapes must differ", text, a.class)
 		}
 		if ok && len(after) == 0 && a.count == 1 && b.count == 1 {
-			return finish(text, a, relation, b), nil
+			return finish(plain, a, relation, b), nil
 		}
 	}
 	return geneval.Metadata{}, fmt.Errorf("world: cannot read %q; prompts are \"a photo of a [colour] shape\", "+
@@ -128,7 +134,7 @@ func takePhrase(words []string) (phrase, []string, bool) {
 	p := phrase{count: 1}
 	plural := false
 	switch words[0] {
-	case "a", "an":
+	case "a":
 	case "two", "three", "four":
 		plural = true
 		for geneval.Number(p.count) != words[0] {

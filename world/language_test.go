@@ -51,6 +51,11 @@ func TestParsePrompt(t *testing.T) {
 	if m, err := ParsePrompt("Three red stars"); err != nil || m.Include[0].Count != 3 || m.Exclude[0].Count != 4 || m.Include[0].Color != "red" {
 		t.Errorf("%+v, %v", m, err)
 	}
+	for _, text := range []string{"An orange  ring.", "a photo of an orange ring", "A Photo of a orange ring"} {
+		if m, err := ParsePrompt(text); err != nil || m.Prompt != "a photo of a orange ring" {
+			t.Errorf("%q is read as %q, %v", text, m.Prompt, err)
+		}
+	}
 	for text, part := range map[string]string{
 		"":                                    "empty",
 		"a photo of a pink dog":               `does not know "pink", "dog"; it knows: a photo of`,
