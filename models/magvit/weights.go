@@ -10,6 +10,7 @@ import (
 
 	"imagecot/internal/graphx"
 
+	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
@@ -86,6 +87,111 @@ func (t shapeTable) decoder(n Network) {
 	}
 	t.norm("decoder.norm_out", n.Ch*n.ChMult[0])
 	t.conv("decoder.conv_out", n.Ch*n.ChMult[0], n.OutCh, 3)
+}
+
+// codebook tensors that a checkpoint may hold; they follow from the number of bits.
+const (
+	embeddingName = "quantize.embedding"  // [codes, bits] of +-1
+	powersName    = "quantize.power_vals" // [bits], 2^(bits-1) .. 1, int64
+)
+
+// Check compares the weights with the architecture: every tensor of Shapes must be there in its shape, and nothing
+// else but the codebook, whose values are checked. The error names the first few that differ.
+func Check(cfg Config, w *graphx.Weights) error {
+	shapes := Shapes(cfg)
+	var faults []string
+	for _, name := range slices.Sorted(maps.Keys(shapes)) {
+		if t := w.Get(name); t == nil {
+			faults = append(faults, fmt.Sprintf("%q is missing", name))
+		} else if got := t.Shape().Dimensions; !slices.Equal(got, shapes[name]) {
+			faults = append(faults, fmt.Sprintf("%q has shape %v, want %v", name, got, shapes[name]))
+		}
+	}
+	for _, name := range w.Names() {
+		if _, ok := shapes[name]; ok {
+			continue
+		}
+		if name != embeddingName && name != powersName {
+			faults = append(faults, fmt.Sprintf("%q is not used", name))
+		} else if err := checkCodebook(cfg, name, w.Get(name)); err != nil {
+			faults = append(faults, fmt.Sprintf("%q: %v", name, err))
+		}
+	}
+	const shown = 5
+	switch {
+	case len(faults) == 0:
+		return nil
+	case len(faults) > shown:
+		return fmt.Errorf("magvit: weights: %s and %d more", strings.Join(faults[:shown], ", "), len(faults)-shown)
+	}
+	return fmt.Errorf("magvit: weights: %s", strings.Join(faults, ", "))
+}
+
+// checkCodebook compares a codebook tensor with what the quantiser computes.
+func checkCodebook(cfg Config, name string, t *tensors.Tensor) error {
+	want := []float64{}
+	dims := []int{cfg.CodebookDim}
+	if name == embeddingName {
+		dims = []int{cfg.Codes(), cfg.CodebookDim}
+	}
+	if got := t.Shape().Dimensions; !slices.Equal(got, dims) {
+		return fmt.Errorf("has shape %v, want %v", got, dims)
+	}
+	for _, p := range cfg.powers() {
+		want = append(want, float64(p))
+	}
+	if name == embeddingName {
+		want = want[:0]
+		for code := range cfg.Codes() {
+			for _, p := range cfg.powers() {
+				want = append(want, float64(code/int(p)%2*2-1))
+			}
+		}
+	}
+	got, err := floats(t)
+	if err != nil {
+		return err
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			return fmt.Errorf("element %d is %v, want %v", i, got[i], want[i])
+		}
+	}
+	return nil
+}
+
+func floats(t *tensors.Tensor) ([]float64, error) {
+	switch t.DType() {
+	case dtypes.Float32:
+		return widen(tensors.MustCopyFlatData[float32](t)), nil
+	case dtypes.Int64:
+		return widen(tensors.MustCopyFlatData[int64](t)), nil
+	case dtypes.Int32:
+		return widen(tensors.MustCopyFlatData[int32](t)), nil
+	}
+	return nil, fmt.Errorf("has type %s", t.DType())
+}
+
+func widen[T float32 | int32 | int64](v []T) []float64 {
+	out := make([]float64, len(v))
+	for i := range v {
+		out[i] = float64(v[i])
+	}
+	return out
+}
+
+// split returns the weights below "encoder" and "decoder", so that each program is fed what it reads.
+func split(w *graphx.Weights) (encoder, decoder *graphx.Weights) {
+	e, d := map[string]*tensors.Tensor{}, map[string]*tensors.Tensor{}
+	for _, name := range w.Names() {
+		switch part, _, _ := strings.Cut(name, "."); part {
+		case "encoder":
+			e[name] = w.Get(name)
+		case "decoder":
+			d[name] = w.Get(name)
+		}
+	}
+	return graphx.NewWeights(e), graphx.NewWeights(d)
 }
 
 // Init returns random weights to train from: convolutions N(0, 2/fan-in) with zero bias, norms 1 and 0. The second
