@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 )
 
 // Config is the architecture. Its JSON is config.json of the checkpoint; the published one holds none of these
@@ -87,15 +86,6 @@ func LoadConfig(data []byte) (Config, error) {
 		return Config{}, fmt.Errorf("magvit: config: %w", err)
 	}
 	return c, c.Validate()
-}
-
-// OpenConfig reads the config.json at path.
-func OpenConfig(path string) (Config, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return Config{}, fmt.Errorf("magvit: config: %w", err)
-	}
-	return LoadConfig(data)
 }
 
 // Codes is the number of different tokens, 2^CodebookDim.

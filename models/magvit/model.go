@@ -14,11 +14,14 @@ import (
 // normEps is the epsilon of every GroupNorm.
 const normEps = 1e-6
 
-// network builds one half of the tokenizer. see, which may be nil, is shown named intermediate results.
+// Observer is shown intermediate results under the names that parity cases use, for example "mid_block_1".
+type Observer func(name string, x *Node)
+
+// network builds one half of the tokenizer. see may be nil.
 type network struct {
 	cfg Config
 	net Network
-	see func(name string, x *Node)
+	see Observer
 }
 
 func (b network) show(name string, x *Node) *Node {
@@ -29,9 +32,10 @@ func (b network) show(name string, x *Node) *Node {
 }
 
 // Encode turns x [B, H, W, 3] in [-1, 1] into z [B, H/f, W/f, bits], f = cfg.Factor().
-func Encode(s graphx.Scope, cfg Config, x *Node) *Node { return encode(s, cfg, x, nil) }
+func Encode(s graphx.Scope, cfg Config, x *Node) *Node { return EncodeObserved(s, cfg, x, nil) }
 
-func encode(s graphx.Scope, cfg Config, x *Node, see func(string, *Node)) *Node {
+// EncodeObserved is Encode, shown to see on the way.
+func EncodeObserved(s graphx.Scope, cfg Config, x *Node, see Observer) *Node {
 	d, f := x.Shape().Dimensions, cfg.Factor()
 	if len(d) != 4 || d[3] != 3 || d[1]%f != 0 || d[2]%f != 0 {
 		panic(fmt.Errorf("magvit: encode: images are %v, want [B, H, W, 3] with H and W divisible by %d", d, f))
@@ -58,9 +62,10 @@ func encode(s graphx.Scope, cfg Config, x *Node, see func(string, *Node)) *Node 
 
 // Decode turns codes [B, h, w, bits] of +-1 into images [B, h*f, w*f, 3], about [-1, 1] but not clamped;
 // f = 2^(decoder levels - 1).
-func Decode(s graphx.Scope, cfg Config, codes *Node) *Node { return decode(s, cfg, codes, nil) }
+func Decode(s graphx.Scope, cfg Config, codes *Node) *Node { return DecodeObserved(s, cfg, codes, nil) }
 
-func decode(s graphx.Scope, cfg Config, codes *Node, see func(string, *Node)) *Node {
+// DecodeObserved is Decode, shown to see on the way.
+func DecodeObserved(s graphx.Scope, cfg Config, codes *Node, see Observer) *Node {
 	b := network{cfg, cfg.Decoder, see}
 	s = s.In("decoder")
 	h := b.show("post_quant_conv", nn.Conv2D(s.In("post_quant_conv"), codes, 1, [4]int{}))

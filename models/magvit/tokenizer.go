@@ -2,10 +2,15 @@ package magvit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"image"
+	"io/fs"
 	"math"
+	"os"
+	"path"
 
+	"imagecot/ckpt"
 	"imagecot/internal/graphx"
 	"imagecot/internal/imgio"
 
@@ -51,6 +56,47 @@ func New(be compute.Backend, cfg Config, w *graphx.Weights, o Options) (*Tokeniz
 	}
 	t.decode, err = graphx.NewProgram(be, "magvit decode", decoder, policy, decodeProgram(cfg))
 	return t, err
+}
+
+// Load makes a tokenizer of an open checkpoint, which may be closed afterwards.
+func Load(be compute.Backend, cfg Config, f *ckpt.File, o Options) (*Tokenizer, error) {
+	t, err := f.Tensors()
+	if err != nil {
+		return nil, fmt.Errorf("magvit: %w", err)
+	}
+	return New(be, cfg, graphx.NewWeights(t), o)
+}
+
+// publishedFile is what the published repository calls its weights.
+const publishedFile = "pytorch_model.safetensors"
+
+// Open makes a tokenizer of a model folder: config.json, and model.safetensors (or its shards) or
+// pytorch_model.safetensors.
+func Open(be compute.Backend, dir string, o Options) (*Tokenizer, error) {
+	return OpenFS(be, os.DirFS(dir), ".", o)
+}
+
+// OpenFS is Open for a folder of a file system, for example an embedded one.
+func OpenFS(be compute.Backend, fsys fs.FS, dir string, o Options) (*Tokenizer, error) {
+	data, err := fs.ReadFile(fsys, path.Join(dir, "config.json"))
+	if err != nil {
+		return nil, fmt.Errorf("magvit: %w", err)
+	}
+	cfg, err := LoadConfig(data)
+	if err != nil {
+		return nil, err
+	}
+	f, err := ckpt.OpenModelFS(fsys, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if other, failed := ckpt.OpenFS(fsys, path.Join(dir, publishedFile)); failed == nil {
+			f, err = other, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("magvit: %w", err)
+	}
+	defer f.Close()
+	return Load(be, cfg, f, o)
 }
 
 // Config of the tokenizer.

@@ -28,7 +28,9 @@ func (t shapeTable) conv(name string, in, out, kernel int) {
 	t[name+".weight"], t[name+".bias"] = []int{out, in, kernel, kernel}, []int{out}
 }
 
-func (t shapeTable) norm(name string, ch int) { t[name+".weight"], t[name+".bias"] = []int{ch}, []int{ch} }
+func (t shapeTable) norm(name string, ch int) {
+	t[name+".weight"], t[name+".bias"] = []int{ch}, []int{ch}
+}
 
 func (t shapeTable) block(name string, in, out, kernel int) {
 	t.norm(name+".norm1", in)
