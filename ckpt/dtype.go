@@ -1,0 +1,120 @@
+package ckpt
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// DType is the element type of a tensor, spelled as in the file format.
+type DType string
+
+// The element types that this package converts; the header check knows the others of the format too.
+const (
+	F64  DType = "F64"
+	F32  DType = "F32"
+	F16  DType = "F16"
+	BF16 DType = "BF16"
+	I64  DType = "I64"
+	I32  DType = "I32"
+	U8   DType = "U8"
+	Bool DType = "BOOL"
+)
+
+// bitsOf one element, for every type of the format.
+var bitsOf = map[DType]uint64{
+	F64: 64, F32: 32, F16: 16, BF16: 16, I64: 64, I32: 32, U8: 8, Bool: 8,
+	"U64": 64, "U32": 32, "U16": 16, "I16": 16, "I8": 8, "C64": 64,
+	"F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}
+
+// Bits of one element, 0 for an unknown type.
+func (d DType) Bits() int { return int(bitsOf[d]) }
+
+// IsFloat reports whether Float32 can convert the type without leaving the real numbers.
+func (d DType) IsFloat() bool { return d == F64 || d == F32 || d == F16 || d == BF16 }
+
+// halfToFloat converts IEEE 754 binary16.
+func halfToFloat(h uint16) float32 {
+	sign := uint32(h>>15) << 31
+	exp, frac := uint32(h>>10)&31, uint32(h)&1023
+	switch {
+	case exp == 31:
+		return math.Float32frombits(sign | 0x7f800000 | frac<<13)
+	case exp == 0: // zero or subnormal: frac * 2^-24, exact in float32
+		v := float32(frac) * 0x1p-24
+		return math.Float32frombits(sign | math.Float32bits(v))
+	}
+	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
+}
+
+// ToBF16 rounds to the nearest bfloat16, ties to even; NaN stays NaN.
+func ToBF16(v float32) uint16 {
+	b := math.Float32bits(v)
+	if b&0x7fffffff > 0x7f800000 {
+		return uint16(b>>16) | 0x40
+	}
+	return uint16((b + 0x7fff + b>>16&1) >> 16)
+}
+
+// decode converts little-endian elements of size bytes each.
+func decode[T any](b []byte, size int, one func([]byte) T) []T {
+	out := make([]T, len(b)/size)
+	for i := range out {
+		out[i] = one(b[i*size : i*size+size])
+	}
+	return out
+}
+
+func float32s(d DType, b []byte) []float32 {
+	le := binary.LittleEndian
+	switch d {
+	case F32:
+		return decode(b, 4, func(b []byte) float32 { return math.Float32frombits(le.Uint32(b)) })
+	case BF16:
+		return decode(b, 2, func(b []byte) float32 { return math.Float32frombits(uint32(le.Uint16(b)) << 16) })
+	case F16:
+		return decode(b, 2, func(b []byte) float32 { return halfToFloat(le.Uint16(b)) })
+	case F64:
+		return decode(b, 8, func(b []byte) float32 { return float32(math.Float64frombits(le.Uint64(b))) })
+	}
+	return nil
+}
+
+// put writes n elements into b, from element i of the values on; it returns false if the values do not suit the type.
+func put(b []byte, d DType, values any, i, n int) bool {
+	le := binary.LittleEndian
+	switch v := values.(type) {
+	case []float32:
+		switch d {
+		case F32:
+			for j, x := range v[i : i+n] {
+				le.PutUint32(b[4*j:], math.Float32bits(x))
+			}
+			return true
+		case BF16:
+			for j, x := range v[i : i+n] {
+				le.PutUint16(b[2*j:], ToBF16(x))
+			}
+			return true
+		}
+	case []float64:
+		for j, x := range v[i : i+n] {
+			le.PutUint64(b[8*j:], math.Float64bits(x))
+		}
+		return d == F64
+	case []int32:
+		for j, x := range v[i : i+n] {
+			le.PutUint32(b[4*j:], uint32(x))
+		}
+		return d == I32
+	case []int64:
+		for j, x := range v[i : i+n] {
+			le.PutUint64(b[8*j:], uint64(x))
+		}
+		return d == I64
+	case []uint8:
+		copy(b, v[i:i+n])
+		return d == U8
+	}
+	return false
+}

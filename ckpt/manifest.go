@@ -1,0 +1,83 @@
+package ckpt
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"imagecot/internal/atomicfile"
+)
+
+// ManifestFile is the manifest's name in a model folder.
+const ManifestFile = "manifest.json"
+
+// Parent is a checkpoint that another was trained from or with.
+type Parent struct {
+	Role   string `json:"role"` // for example "tokenizer", "init", "reference"
+	Name   string `json:"name"`
+	SHA256 string `json:"sha256"` // of its weights file
+}
+
+// Manifest says where a checkpoint comes from. Scores that were not measured are absent.
+type Manifest struct {
+	Kind     string             `json:"kind"` // "tokenizer", "generator", "judge"
+	Name     string             `json:"name"`
+	Recipe   json.RawMessage    `json:"recipe,omitempty"` // the recipe that trained it, whole
+	Parents  []Parent           `json:"parents,omitempty"`
+	DataHash string             `json:"data_hash,omitempty"` // sha256 over the training data
+	Steps    int                `json:"steps"`               // optimiser steps
+	Date     string             `json:"date"`                // RFC 3339
+	Scores   map[string]float64 `json:"scores,omitempty"`
+	Notes    string             `json:"notes,omitempty"`
+}
+
+// ReadManifest reads DIR/manifest.json. Unknown fields are errors.
+func ReadManifest(dir string) (Manifest, error) { return ReadManifestFS(os.DirFS(dir), ".") }
+
+// ReadManifestFS is ReadManifest for a folder of a file system.
+func ReadManifestFS(fsys fs.FS, dir string) (Manifest, error) {
+	var m Manifest
+	text, err := fs.ReadFile(fsys, path.Join(dir, ManifestFile))
+	if err != nil {
+		return m, fmt.Errorf("ckpt: %w", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&m); err != nil {
+		return m, fmt.Errorf("ckpt: %s: %w", ManifestFile, err)
+	}
+	if m.Kind == "" {
+		return m, fmt.Errorf("ckpt: %s: no kind", ManifestFile)
+	}
+	return m, nil
+}
+
+// WriteManifest replaces DIR/manifest.json, atomically.
+func WriteManifest(dir string, m Manifest) error {
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("ckpt: %s: %w", ManifestFile, err)
+	}
+	return atomicfile.WriteFile(filepath.Join(dir, ManifestFile), append(text, '\n'), 0o644)
+}
+
+// HashFile is the SHA-256 of a file's content in hexadecimal.
+func HashFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("ckpt: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("ckpt: hash %s: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
