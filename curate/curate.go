@@ -23,10 +23,10 @@ import (
 	"strings"
 
 	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
 	"github.com/parquet-go/parquet-go"
 
 	"imagecot/geneval"
+	"imagecot/internal/atomicfile"
 )
 
 // Evaluate judges a final image by the benchmark's rules.
@@ -61,7 +61,7 @@ func build[Row any](ctx context.Context, dir string, id any, parts int, progress
 		if err := parquet.Write(&b, rows, parquet.Compression(&parquet.Zstd)); err != nil {
 			return fmt.Errorf("curate: part %d: %w", part, err)
 		}
-		if err := renameio.WriteFile(path, b.Bytes(), 0o644); err != nil {
+		if err := atomicfile.WriteFile(path, b.Bytes(), 0o644); err != nil {
 			return fmt.Errorf("curate: part %d: %w", part, err)
 		}
 		if progress != nil {
@@ -99,7 +99,7 @@ func claim(dir string, id any) (unlock func(), err error) {
 	have, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := renameio.WriteFile(path, want, 0o644); err != nil {
+		if err := atomicfile.WriteFile(path, want, 0o644); err != nil {
 			return nil, fmt.Errorf("curate: %w", err)
 		}
 	case err != nil:
@@ -117,7 +117,7 @@ func Read[Row any](dir string) ([]Row, error) {
 		return nil, fmt.Errorf("curate: %w", err)
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("curate: %s holds no data (part-00000.parquet, ...)", dir)
+		return nil, fmt.Errorf("curate: %s holds no data (part-00000.parquet, ...): %w", dir, fs.ErrNotExist)
 	}
 	slices.Sort(names)
 	var all []Row
@@ -185,7 +185,7 @@ func (c card) write(dir string) error {
 	for _, r := range c.rows {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r[0], r[1], r[2], r[3])
 	}
-	if err := renameio.WriteFile(filepath.Join(dir, "README.md"), []byte(b.String()), 0o644); err != nil {
+	if err := atomicfile.WriteFile(filepath.Join(dir, "README.md"), []byte(b.String()), 0o644); err != nil {
 		return fmt.Errorf("curate: card: %w", err)
 	}
 	return nil

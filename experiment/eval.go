@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
 
 	"imagecot/cot"
 	"imagecot/geneval"
+	"imagecot/internal/atomicfile"
 	"imagecot/internal/prng"
 )
 
@@ -110,13 +110,7 @@ func (e Evaluation) Run(ctx context.Context) (Outcome, error) {
 			e.Progress(done, len(e.Prompts)*e.Images)
 		}
 	}
-	var b bytes.Buffer
-	for _, r := range out.Rows {
-		if err := geneval.WriteRow(&b, r); err != nil {
-			return Outcome{}, err
-		}
-	}
-	if err := write(filepath.Join(e.Dir, "results.jsonl"), b.Bytes()); err != nil {
+	if err := WriteRows(filepath.Join(e.Dir, "results.jsonl"), out.Rows); err != nil {
 		return Outcome{}, err
 	}
 	if out.Cost.Seconds, err = readSeconds(e.Dir); err != nil {
@@ -299,7 +293,7 @@ func choose(ctx context.Context, g cot.Generator, a Arm, p cot.Prompt, seeds []u
 }
 
 func write(path string, data []byte) error {
-	if err := renameio.WriteFile(path, data, 0o644); err != nil {
+	if err := atomicfile.WriteFile(path, data, 0o644); err != nil {
 		return fmt.Errorf("experiment: write %s: %w", path, err)
 	}
 	return nil

@@ -45,6 +45,7 @@ func (g *toy) Advance(_ context.Context, paths []*cot.Path) error {
 	}
 	return nil
 }
+
 func (*toy) Fork(p *cot.Path, seed uint64) *cot.Path {
 	c := *p
 	c.Seed, c.Tokens, c.Sample = seed, bytesOf(p.Tokens), bytesOf(p.Sample)

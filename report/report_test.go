@@ -63,8 +63,10 @@ func runOfTwo(t *testing.T) (Run, image.Image, *Recorder, *fakeGenerator) {
 	check(t, err)
 	sel := cot.Selection{Prompt: prompt, Strategy: "parm", Winner: paths[0], NPrime: 1, Traces: []cot.PathTrace{
 		{Index: 0, Seed: 11, Parent: -1, Steps: 3, Reason: "only path left"},
-		{Index: 1, Seed: 12, Parent: -1, Steps: 2, TruncatedAt: 2, Reason: "no potential",
-			Asked: []cot.Asked{{Step: 2, Kind: cot.Potential, Text: "Potential?", Verdict: cot.Verdict{LogPYes: math.Log(.25), LogPNo: math.Log(.75)}}}},
+		{
+			Index: 1, Seed: 12, Parent: -1, Steps: 2, TruncatedAt: 2, Reason: "no potential",
+			Asked: []cot.Asked{{Step: 2, Kind: cot.Potential, Text: "Potential?", Verdict: cot.Verdict{LogPYes: math.Log(.25), LogPNo: math.Log(.75)}}},
+		},
 	}, Cost: cot.Cost{DecodingSteps: 5, JudgeCalls: 1, ImagesDecoded: 2, Seconds: 1.25}}
 	return Run{Steps: 3, Selection: sel, Models: map[string]string{"generator": "fake"}}, imgs[0], rec, g
 }
