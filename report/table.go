@@ -43,6 +43,7 @@ func (t Table) Render(f Format) (string, error) {
 	style := table.StyleLight
 	style.Format.Header, style.Format.Footer = text.FormatDefault, text.FormatDefault
 	style.Options.DrawBorder, style.Options.SeparateColumns = false, false
+	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
 	w.SetStyle(style)
 	var columns []table.ColumnConfig
 	for i := 1; i < len(t.Header); i++ {
