@@ -63,7 +63,7 @@ type Policy struct {
 
 // PolicyFor returns the policy that suits the engine, in float32.
 func PolicyFor(be compute.Backend) Policy {
-	return Policy{Compute: dtypes.Float32, ShiftConv: strings.HasPrefix(be.Name(), "go")}
+	return Policy{Compute: dtypes.Float32, ShiftConv: strings.HasPrefix(strings.ToLower(be.Name()), "go")}
 }
 
 // Scope gives a graph function its weights by relative name.

@@ -1,0 +1,337 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"imagecot/internal/graphx"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+)
+
+// Objective brings everything that a loop does not know: weights, batches, loss.
+type Objective interface {
+	// Init makes the starting weights, all float32.
+	Init() (map[string]*tensors.Tensor, error)
+	// Batch makes the inputs of pass i (from 0). It depends on i alone and may run while another pass computes.
+	Batch(i int) ([]*tensors.Tensor, error)
+	// Loss builds the scalar loss and scalar metrics of one batch.
+	Loss(s graphx.Scope, in []*graph.Node) (loss *graph.Node, metrics []*graph.Node)
+	// Metrics names what Loss returns.
+	Metrics() []string
+}
+
+// ErrNotFinite is returned when a loss or gradient is no number; the last checkpoint is untouched.
+var ErrNotFinite = errors.New("train: loss or gradient is not finite")
+
+// Loop is a run in progress. One goroutine owns it.
+type Loop struct {
+	Recipe    Recipe
+	Objective Objective
+	Log       Logger
+
+	backend compute.Backend
+	names   []string // weights, in order
+	keys    []string // optimiser state, in order
+	rules   map[string]rule
+	params  map[string]*tensors.Tensor
+	state   map[string]*tensors.Tensor
+	step    int // optimiser steps done
+	fused   *graph.Exec
+	micro   *graph.Exec
+	apply   *graph.Exec
+}
+
+// Logger is told the figures of a step; values are means since the last call.
+type Logger interface {
+	Log(step int, values map[string]float64) error
+}
+
+// New prepares a run from the objective's starting weights.
+func New(be compute.Backend, r Recipe, o Objective, log Logger) (*Loop, error) {
+	params, err := o.Init()
+	if err != nil {
+		return nil, fmt.Errorf("train: starting weights: %w", err)
+	}
+	l := &Loop{Recipe: r, Objective: o, Log: log, backend: be, params: params}
+	l.names = slices.Sorted(maps.Keys(params))
+	l.rules, err = r.rules(l.names, func(n string) int { return params[n].Shape().Rank() })
+	if err != nil {
+		return nil, err
+	}
+	if l.state, err = r.newState(params, l.rules); err != nil {
+		return nil, err
+	}
+	l.keys = slices.Sorted(maps.Keys(l.state))
+	return l, l.compile()
+}
+
+// Step is the number of optimiser steps done.
+func (l *Loop) Step() int { return l.step }
+
+// Weights returns the moving average if the recipe keeps one, else the weights themselves. They belong to the loop.
+func (l *Loop) Weights() map[string]*tensors.Tensor {
+	if l.Recipe.EMA == 0 {
+		return l.params
+	}
+	out := make(map[string]*tensors.Tensor, len(l.names))
+	for _, n := range l.names {
+		out[n] = l.state[average+n]
+	}
+	return out
+}
+
+func (l *Loop) trainable() []string {
+	var out []string
+	for _, n := range l.names {
+		if !l.rules[n].freeze {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// compile builds the graph functions: one for everything when there is nothing to accumulate, else one that adds
+// gradients up and one that applies them.
+func (l *Loop) compile() error {
+	trainable, metrics := l.trainable(), len(l.Objective.Metrics())
+	nP, nS, nT := len(l.names), len(l.keys), len(trainable)
+	lossAndGrads := func(params map[string]*graph.Node, in []*graph.Node) ([]*graph.Node, map[string]*graph.Node) {
+		loss, values := l.Objective.Loss(graphx.NewScope(params, graphx.PolicyFor(l.backend)), in)
+		if len(values) != metrics {
+			panic(fmt.Errorf("train: %d metrics where %d are named", len(values), metrics))
+		}
+		wrt := make([]*graph.Node, nT)
+		for i, n := range trainable {
+			wrt[i] = params[n]
+		}
+		grads := map[string]*graph.Node{}
+		for i, g := range graph.Gradient(loss, wrt...) {
+			grads[trainable[i]] = g
+		}
+		return append([]*graph.Node{loss}, values...), grads
+	}
+	var err error
+	if l.Recipe.Accum == 1 {
+		l.fused, err = graph.NewExec(l.backend, func(in []*graph.Node) []*graph.Node {
+			params, state := zip(l.names, in[:nP]), zip(l.keys, in[nP:nP+nS])
+			values, grads := lossAndGrads(params, in[nP+nS+1:])
+			norm := l.Recipe.update(params, grads, state, l.names, l.rules, in[nP+nS])
+			out := append(unzip(l.names, params), unzip(l.keys, state)...)
+			return append(append(out, norm), values...)
+		})
+		return err
+	}
+	l.micro, err = graph.NewExec(l.backend, func(in []*graph.Node) []*graph.Node {
+		values, grads := lossAndGrads(zip(l.names, in[:nP]), in[nP+nT:])
+		out := make([]*graph.Node, nT)
+		for i, n := range trainable {
+			out[i] = graph.Add(in[nP+i], graph.MulScalar(grads[n], 1/float64(l.Recipe.Accum)))
+		}
+		return append(out, values...)
+	})
+	if err != nil {
+		return err
+	}
+	l.apply, err = graph.NewExec(l.backend, func(in []*graph.Node) []*graph.Node {
+		params, state := zip(l.names, in[:nP]), zip(l.keys, in[nP:nP+nS])
+		grads := zip(trainable, in[nP+nS+1:])
+		norm := l.Recipe.update(params, grads, state, l.names, l.rules, in[nP+nS])
+		return append(append(unzip(l.names, params), unzip(l.keys, state)...), norm)
+	})
+	return err
+}
+
+// Run trains until the recipe's last step or until ctx ends; after each step it calls then (for checkpoints and
+// progress). A step that has begun is finished.
+func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
+	r := l.Recipe
+	type made struct {
+		in  []*tensors.Tensor
+		err error
+	}
+	produce := func(i int) chan made {
+		c := make(chan made, 1)
+		go func() { in, err := l.Objective.Batch(i); c <- made{in, err} }()
+		return c
+	}
+	next := produce(l.step * r.Accum)
+	sums, since := make([]float64, len(l.Objective.Metrics())+2), 0
+	begun := time.Now()
+	for l.step < r.MaxSteps && ctx.Err() == nil {
+		var batches [][]*tensors.Tensor
+		for a := range r.Accum {
+			m := <-next
+			if m.err != nil {
+				return fmt.Errorf("train: batch of step %d: %w", l.step, m.err)
+			}
+			batches = append(batches, m.in)
+			if i := l.step*r.Accum + a + 1; i < r.MaxSteps*r.Accum {
+				next = produce(i)
+			}
+		}
+		values, err := l.stepOnce(batches)
+		if err != nil {
+			return err
+		}
+		for i, v := range values {
+			sums[i] += v
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				return fmt.Errorf("%w: step %d, seed %d", ErrNotFinite, l.step, r.Seed)
+			}
+		}
+		l.step++
+		since++
+		if l.step%r.LogEvery == 0 || l.step == r.MaxSteps {
+			if err := l.Log.Log(l.step, l.figures(sums, since, time.Since(begun))); err != nil {
+				return err
+			}
+			clear(sums)
+			since, begun = 0, time.Now()
+		}
+		if err := then(l.step); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// figures names the sums: gradient norm, loss, then the objective's metrics.
+func (l *Loop) figures(sums []float64, n int, took time.Duration) map[string]float64 {
+	out := map[string]float64{
+		"grad_norm": sums[0] / float64(n), "loss": sums[1] / float64(n),
+		"learning_rate": l.Recipe.learningRate(l.step - 1), "seconds_per_step": took.Seconds() / float64(n),
+	}
+	for i, name := range l.Objective.Metrics() {
+		out[name] = sums[2+i] / float64(n)
+	}
+	return out
+}
+
+// stepOnce does one optimiser step and returns gradient norm, loss and metrics.
+func (l *Loop) stepOnce(batches [][]*tensors.Tensor) ([]float64, error) {
+	scalars := tensors.FromFlatDataAndDimensions(l.Recipe.scalars(l.step), scalarCount)
+	if l.fused != nil {
+		args, err := l.donate(nil, l.names, l.params)
+		if err == nil {
+			args, err = l.donate(args, l.keys, l.state)
+		}
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, scalars)
+		for _, t := range batches[0] {
+			args = append(args, t)
+		}
+		out, err := l.fused.Exec(args...)
+		if err != nil {
+			return nil, fmt.Errorf("train: step %d: %w", l.step, err)
+		}
+		graphx.Free(append(batches[0], scalars)...)
+		return l.take(out)
+	}
+	return l.accumulate(batches, scalars)
+}
+
+func (l *Loop) accumulate(batches [][]*tensors.Tensor, scalars *tensors.Tensor) ([]float64, error) {
+	trainable := l.trainable()
+	sums := make([]*tensors.Tensor, len(trainable))
+	for i, n := range trainable {
+		sums[i] = tensors.FromShape(l.params[n].Shape())
+	}
+	values := make([]float64, len(l.Objective.Metrics())+2)
+	for _, b := range batches {
+		var args []any
+		for _, n := range l.names {
+			args = append(args, l.params[n])
+		}
+		for _, t := range append(sums, b...) {
+			args = append(args, t)
+		}
+		out, err := l.micro.Exec(args...)
+		if err != nil {
+			return nil, fmt.Errorf("train: step %d: %w", l.step, err)
+		}
+		graphx.Free(append(sums, b...)...)
+		sums = out[:len(trainable):len(trainable)]
+		for i, t := range out[len(trainable):] {
+			values[i+1] += float64(graphx.Floats(t)[0]) / float64(len(batches))
+		}
+	}
+	args, err := l.donate(nil, l.names, l.params)
+	if err == nil {
+		args, err = l.donate(args, l.keys, l.state)
+	}
+	if err != nil {
+		return nil, err
+	}
+	args = append(args, scalars)
+	for _, t := range sums {
+		args = append(args, t)
+	}
+	out, err := l.apply.Exec(args...)
+	if err != nil {
+		return nil, fmt.Errorf("train: step %d: %w", l.step, err)
+	}
+	graphx.Free(append(sums, scalars)...)
+	norm, err := l.take(out)
+	if err == nil {
+		values[0] = norm[0]
+	}
+	return values, err
+}
+
+// donate hands the tensors' buffers over to the next execution, which may reuse them.
+func (l *Loop) donate(args []any, names []string, from map[string]*tensors.Tensor) ([]any, error) {
+	for _, n := range names {
+		d, err := graph.DonateTensorBuffer(from[n], l.backend, 0)
+		if err != nil {
+			return nil, fmt.Errorf("train: %s: %w", n, err)
+		}
+		args = append(args, d)
+	}
+	return args, nil
+}
+
+// take stores new weights and state and returns the scalars that follow them.
+func (l *Loop) take(out []*tensors.Tensor) ([]float64, error) {
+	for i, n := range l.names {
+		l.params[n] = out[i]
+	}
+	out = out[len(l.names):]
+	for i, k := range l.keys {
+		l.state[k] = out[i]
+	}
+	var values []float64
+	for _, t := range out[len(l.keys):] {
+		if t.DType() != dtypes.Float32 || t.Shape().Rank() != 0 {
+			return nil, fmt.Errorf("train: a metric has shape %s, want a float32 scalar", t.Shape())
+		}
+		values = append(values, float64(graphx.Floats(t)[0]))
+	}
+	return values, nil
+}
+
+func zip(names []string, nodes []*graph.Node) map[string]*graph.Node {
+	m := make(map[string]*graph.Node, len(names))
+	for i, n := range names {
+		m[n] = nodes[i]
+	}
+	return m
+}
+
+func unzip(names []string, m map[string]*graph.Node) []*graph.Node {
+	out := make([]*graph.Node, len(names))
+	for i, n := range names {
+		out[i] = m[n]
+	}
+	return out
+}

@@ -1,0 +1,128 @@
+package objective
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"imagecot/ckpt"
+	"imagecot/internal/atomicfile"
+	"imagecot/train"
+
+	"github.com/gofrs/flock"
+	"github.com/gomlx/compute"
+)
+
+// Trainable is an objective whose result can be written as a checkpoint folder.
+type Trainable interface {
+	train.Objective
+	Config() any // what becomes config.json
+}
+
+// New makes the objective that the recipe's kind names.
+func New(be compute.Backend, r train.Recipe, dir string) (Trainable, error) {
+	switch r.Kind {
+	case "tokenizer":
+		return NewTokenizer(r)
+	}
+	return nil, fmt.Errorf("objective: unknown kind %q", r.Kind)
+}
+
+// Run trains what the recipe says below dir, continuing where an earlier run stopped, and writes the result to
+// DIR/final. When ctx ends it saves a checkpoint and returns ctx's error.
+func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, show io.Writer) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("objective: %w", err)
+	}
+	lock := flock.New(filepath.Join(dir, ".lock"))
+	if ok, err := lock.TryLock(); err != nil || !ok {
+		return fmt.Errorf("objective: %s is in use by another run (%v)", dir, err)
+	}
+	defer lock.Unlock()
+	o, err := New(be, r, dir)
+	if err != nil {
+		return err
+	}
+	loop, err := train.New(be, r, o, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := loop.Resume(dir); err != nil {
+		return err
+	}
+	log, err := train.OpenLog(dir, loop.Step(), r.MaxSteps, show)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	loop.Log = log
+	err = loop.Run(ctx, func(step int) error {
+		if step%r.SaveEvery == 0 || step == r.MaxSteps {
+			return loop.Save(dir)
+		}
+		return nil
+	})
+	if errors.Is(err, context.Canceled) {
+		return errors.Join(err, loop.Save(dir))
+	}
+	if err != nil {
+		return err
+	}
+	return finish(loop, o, filepath.Join(dir, "final"))
+}
+
+// finish writes the checkpoint folder: config.json, model.safetensors in bf16, manifest.json.
+func finish(l *train.Loop, o Trainable, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("objective: %w", err)
+	}
+	config, err := json.MarshalIndent(o.Config(), "", "  ")
+	if err != nil {
+		return fmt.Errorf("objective: config: %w", err)
+	}
+	if err := atomicfile.WriteFile(filepath.Join(dir, "config.json"), append(config, '\n'), 0o644); err != nil {
+		return err
+	}
+	var all []ckpt.Tensor
+	for name, t := range l.Weights() {
+		c, err := ckpt.FromTensor(name, t, ckpt.BF16)
+		if err != nil {
+			return fmt.Errorf("objective: %s: %w", name, err)
+		}
+		all = append(all, c)
+	}
+	if err := ckpt.Write(filepath.Join(dir, "model.safetensors"), all, nil); err != nil {
+		return err
+	}
+	recipe, err := json.Marshal(l.Recipe)
+	if err != nil {
+		return fmt.Errorf("objective: recipe: %w", err)
+	}
+	return ckpt.WriteManifest(dir, ckpt.Manifest{
+		Kind: l.Recipe.Kind, Name: l.Recipe.Name, Recipe: recipe, Steps: l.Step(),
+		Date: time.Now().UTC().Format(time.RFC3339),
+	})
+}
+
+// decodeStrict reads a recipe's free part into a struct; unknown keys are errors.
+func decodeStrict(from map[string]any, into any) error {
+	text, err := json.Marshal(from)
+	if err != nil {
+		return fmt.Errorf("objective: data: %w", err)
+	}
+	if len(from) == 0 {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("objective: data: %w", err)
+	}
+	return nil
+}
