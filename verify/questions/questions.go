@@ -1,0 +1,51 @@
+// Package questions holds the words in which judges are asked (Appendix B), as named sets: a checkpoint must be asked
+// in the words it was trained on. "paper" is the wording of the paper, "released" that of the authors' code, byte for
+// byte, and "tiny" the short wording of the tiny world's judges.
+package questions
+
+import (
+	"embed"
+	"fmt"
+	"strings"
+
+	"imagecot/cot"
+)
+
+//go:embed sets
+var files embed.FS
+
+// Set is one wording of the paper's questions.
+type Set struct {
+	Name  string
+	texts map[cot.QuestionKind]string
+}
+
+// Names of the sets there are.
+func Names() []string { return []string{"paper", "released", "tiny"} }
+
+// Get returns a set by name.
+func Get(name string) (Set, error) {
+	s := Set{Name: name, texts: map[cot.QuestionKind]string{}}
+	for _, kind := range []cot.QuestionKind{cot.Outcome, cot.Process, cot.Clarity, cot.Potential} {
+		text, err := files.ReadFile("sets/" + name + "/" + string(kind) + ".txt")
+		if err != nil {
+			return Set{}, fmt.Errorf("questions: no set %q; there are %s", name, strings.Join(Names(), ", "))
+		}
+		s.texts[kind] = string(text)
+	}
+	return s, nil
+}
+
+// Text is the question of that kind about a prompt. The image tag that the judge puts in front is not part of it.
+func (s Set) Text(kind cot.QuestionKind, p cot.Prompt) string {
+	return strings.ReplaceAll(s.texts[kind], "{prompt}", p.Text)
+}
+
+// Ask makes the question about the path's step image. Potential is the second turn after clarity's "yes".
+func (s Set) Ask(kind cot.QuestionKind, path *cot.Path) cot.Question {
+	q := cot.Question{Kind: kind, Prompt: path.Prompt, Text: s.Text(kind, path.Prompt), Path: path.Index, Step: path.Step}
+	if kind == cot.Potential {
+		q.After = []cot.Turn{{Text: s.Text(cot.Clarity, path.Prompt), Answer: "yes"}}
+	}
+	return q
+}
