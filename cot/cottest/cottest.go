@@ -1,0 +1,161 @@
+// Package cottest has fakes whose fate is in the seed: a Generator whose paths have a hidden quality and a step at
+// which they become clear, and a Judge that sees both. Strategies are tested with them in microseconds.
+package cottest
+
+import (
+	"context"
+	"fmt"
+	"image"
+	"math"
+	"sync"
+
+	"imagecot/cot"
+)
+
+// Fate is what a seed has in store for a path.
+type Fate struct {
+	Quality float64 // 0..1, of the final image
+	Clear   int     // first step with a clear image; 0 for never
+}
+
+// Generator is a fake cot.Generator. A path's token grid has one element that names its seed.
+type Generator struct {
+	N    int // decoding steps
+	Fate func(seed uint64) Fate
+	Err  error // returned by Advance if set
+
+	mu       sync.Mutex
+	advanced map[uint64]int
+	Decoded  int // step images decoded
+}
+
+// Image is a step image that remembers where it comes from.
+type Image struct {
+	image.Image
+	Seed uint64
+	Step int
+}
+
+// Steps implements cot.Generator.
+func (g *Generator) Steps() int { return g.N }
+
+// Start implements cot.Generator.
+func (g *Generator) Start(_ context.Context, p cot.Prompt, seeds []uint64) ([]*cot.Path, error) {
+	var out []*cot.Path
+	for i, seed := range seeds {
+		out = append(out, &cot.Path{Index: i, Seed: seed, Prompt: p, Tokens: []int32{cot.Masked}})
+	}
+	return out, nil
+}
+
+// Advance implements cot.Generator; the only token is settled at the last step.
+func (g *Generator) Advance(ctx context.Context, paths []*cot.Path) error {
+	if g.Err != nil {
+		return g.Err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.advanced == nil {
+		g.advanced = map[uint64]int{}
+	}
+	for _, p := range paths {
+		if p.Step >= g.N {
+			return fmt.Errorf("cottest: path %d is finished", p.Index)
+		}
+		p.Step++
+		p.Sample = []int32{int32(p.Seed)}
+		if p.Step == g.N {
+			p.Tokens = []int32{int32(p.Seed)}
+		}
+		g.advanced[p.Seed]++
+	}
+	return ctx.Err()
+}
+
+// Advanced tells how many steps the paths of a seed took.
+func (g *Generator) Advanced(seed uint64) int { return g.advanced[seed] }
+
+// Fork implements cot.Generator.
+func (g *Generator) Fork(path *cot.Path, seed uint64) *cot.Path {
+	c := *path
+	c.Seed = seed
+	return &c
+}
+
+// Decode implements cot.Generator.
+func (g *Generator) Decode(_ context.Context, paths []*cot.Path) ([]image.Image, error) {
+	var out []image.Image
+	for _, p := range paths {
+		out = append(out, Image{image.NewGray(image.Rect(0, 0, 1, 1)), p.Seed, p.Step})
+	}
+	g.Decoded += len(paths)
+	return out, nil
+}
+
+// Judge is a fake cot.Judge that knows the fate of what it sees.
+type Judge struct {
+	Fate func(seed uint64) Fate
+	// Threshold is the quality from which potential is affirmed.
+	Threshold float64
+	// Noise is added to the quality as seen at a step, if set.
+	Noise func(seed uint64, step int) float64
+	// Say overrides the verdict, if set and not nil.
+	Say func(q cot.Question) *cot.Verdict
+	Err error
+
+	Asked []cot.Question
+}
+
+// Ask implements cot.Judge.
+func (j *Judge) Ask(ctx context.Context, qs []cot.Question) ([]cot.Verdict, error) {
+	if j.Err != nil {
+		return nil, j.Err
+	}
+	var out []cot.Verdict
+	for _, q := range qs {
+		j.Asked = append(j.Asked, q)
+		img, ok := q.Image.(Image)
+		if !ok {
+			return nil, fmt.Errorf("cottest: question about a foreign image %T", q.Image)
+		}
+		out = append(out, j.verdict(q, img))
+	}
+	return out, ctx.Err()
+}
+
+func (j *Judge) verdict(q cot.Question, img Image) cot.Verdict {
+	if j.Say != nil {
+		if v := j.Say(q); v != nil {
+			return *v
+		}
+	}
+	fate := j.Fate(img.Seed)
+	quality := fate.Quality
+	if j.Noise != nil {
+		quality += j.Noise(img.Seed, img.Step)
+	}
+	switch q.Kind {
+	case cot.Clarity:
+		return Certain(fate.Clear > 0 && img.Step >= fate.Clear)
+	case cot.Potential:
+		if quality >= j.Threshold {
+			return Probability(.5 + quality/2.0001)
+		}
+		return Probability(quality / 2.0001)
+	default:
+		return Probability(quality)
+	}
+}
+
+// Probability is the verdict with P(yes) = p, P(no) = 1 - p.
+func Probability(p float64) cot.Verdict {
+	return cot.Verdict{LogPYes: math.Log(p), LogPNo: math.Log(1 - p)}
+}
+
+// Certain is an almost sure verdict.
+func Certain(yes bool) cot.Verdict {
+	if yes {
+		return Probability(.99)
+	}
+	return Probability(.01)
+}
