@@ -221,7 +221,7 @@ func TestInstallThroughFaults(t *testing.T) {
 			w.Header().Set("Transfer-Encoding", "chunked")
 			w.Write(file[:len(file)/2])
 			w.(http.Flusher).Flush()
-		}, nil, 6, "unexpected EOF"},
+		}, nil, 5, "unexpected EOF"},
 		{"longer than announced", func(w http.ResponseWriter, r *http.Request, n int) {
 			w.Write(append(bytes.Clone(file), 0))
 		}, nil, 1, "more than"},
@@ -378,4 +378,26 @@ func TestInstallStopsWithItsContext(t *testing.T) {
 	if _, err := src.install(t.Context(), func(string, int64, int64) {}); err != nil || s.downloads.Load() != 2 {
 		t.Fatalf("second call: %d downloads, %v", s.downloads.Load(), err)
 	}
+}
+
+// TestRealInstall fetches the pinned plugin where IMAGECOT_TEST_INSTALL is set, and computes with it.
+func TestRealInstall(t *testing.T) {
+	if os.Getenv("IMAGECOT_TEST_INSTALL") == "" || !cgo {
+		t.Skip("needs the network (set IMAGECOT_TEST_INSTALL)")
+	}
+	bare(t)
+	p, err := Install(t.Context(), "cpu", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("installed %+v", p)
+	be, info, err := Open("auto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer be.Finalize()
+	if info.Engine != "xla" || info.Plugin != p.Path || info.Note != "" {
+		t.Fatalf("auto opened %+v", info)
+	}
+	double(t, be)
 }
