@@ -17,12 +17,16 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/tensors"
 )
 
 // Trainable is an objective whose result can be written as a checkpoint folder.
 type Trainable interface {
 	train.Objective
-	Config() any // what becomes config.json
+	// Config is config.json.
+	Config() ([]byte, error)
+	// Final picks the weights that are written.
+	Final(map[string]*tensors.Tensor) map[string]*tensors.Tensor
 }
 
 // New makes the objective that the recipe's kind names.
@@ -30,6 +34,8 @@ func New(be compute.Backend, r train.Recipe, dir string) (Trainable, error) {
 	switch r.Kind {
 	case "tokenizer":
 		return NewTokenizer(r)
+	case "judge":
+		return NewJudge(r)
 	}
 	return nil, fmt.Errorf("objective: unknown kind %q", r.Kind)
 }
@@ -82,7 +88,7 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("objective: %w", err)
 	}
-	config, err := json.MarshalIndent(o.Config(), "", "  ")
+	config, err := o.Config()
 	if err != nil {
 		return fmt.Errorf("objective: config: %w", err)
 	}
@@ -90,7 +96,7 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 		return err
 	}
 	var all []ckpt.Tensor
-	for name, t := range l.Weights() {
+	for name, t := range o.Final(l.Weights()) {
 		c, err := ckpt.FromTensor(name, t, ckpt.BF16)
 		if err != nil {
 			return fmt.Errorf("objective: %s: %w", name, err)

@@ -44,8 +44,11 @@ func NewTokenizer(r train.Recipe) (*Tokenizer, error) {
 	return t, decodeStrict(r.Data, &t.data)
 }
 
-// Config is the architecture that is trained.
-func (t *Tokenizer) Config() any { return t.config }
+// Config implements Trainable.
+func (t *Tokenizer) Config() ([]byte, error) { return json.MarshalIndent(t.config, "", "  ") }
+
+// Final implements Trainable.
+func (t *Tokenizer) Final(w map[string]*tensors.Tensor) map[string]*tensors.Tensor { return w }
 
 // Init implements train.Objective.
 func (t *Tokenizer) Init() (map[string]*tensors.Tensor, error) {
