@@ -70,11 +70,11 @@ func (a addedJSON) check() (Added, error) {
 type preTokenizer struct {
 	Type           string         `json:"type"`
 	AddPrefixSpace bool           `json:"add_prefix_space"`
-	UseRegex       *bool          `json:"use_regex,omitempty"`
-	Pattern        *pattern       `json:"pattern,omitempty"`
-	Behavior       string         `json:"behavior,omitempty"`
-	Invert         bool           `json:"invert,omitempty"`
-	Pretokenizers  []preTokenizer `json:"pretokenizers,omitempty"`
+	UseRegex       *bool          `json:"use_regex"`
+	Pattern        *pattern       `json:"pattern"`
+	Behavior       string         `json:"behavior"`
+	Invert         bool           `json:"invert"`
+	Pretokenizers  []preTokenizer `json:"pretokenizers"`
 }
 
 type pattern struct {

@@ -150,12 +150,14 @@ func encodeTokenizer(tokens []string, merges [][2]string, o TrainOptions) ([]byt
 		a.ID = int32(len(tokens) + i)
 		added[i] = addedJSON{Added: a}
 	}
-	yes, no := true, false
-	split := preTokenizer{Type: "ByteLevel", UseRegex: &yes}
+	byteLevel := func(regex bool) map[string]any {
+		return map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": regex}
+	}
+	split := byteLevel(true)
 	if o.Split == Qwen2 {
-		split = preTokenizer{Type: "Sequence", Pretokenizers: []preTokenizer{
-			{Type: "Split", Pattern: &pattern{qwen2Regex}, Behavior: "Isolated"},
-			{Type: "ByteLevel", UseRegex: &no},
+		split = map[string]any{"type": "Sequence", "pretokenizers": []any{
+			map[string]any{"type": "Split", "pattern": pattern{qwen2Regex}, "behavior": "Isolated", "invert": false},
+			byteLevel(false),
 		}}
 	}
 	var normalizer any
@@ -165,7 +167,7 @@ func encodeTokenizer(tokens []string, merges [][2]string, o TrainOptions) ([]byt
 	file, err := encodeJSON(map[string]any{
 		"version": "1.0", "truncation": nil, "padding": nil, "added_tokens": added, "normalizer": normalizer,
 		"pre_tokenizer": split, "post_processor": nil,
-		"decoder": map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+		"decoder": byteLevel(false),
 		"model": map[string]any{
 			"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
 			"fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": merges,
