@@ -114,22 +114,20 @@ func (c Curves) prompt(ctx context.Context, memo *memoGenerator, i int, m geneva
 		}
 	}
 	var rows []selectionRow
-	verdicts := map[digest]geneval.Result{}
 	for _, a := range c.Arms {
 		defer a.forget()
 		for _, n := range c.Ns {
+			if a.OnePath && n > 1 {
+				continue
+			}
 			for g := range c.Recipe.N / n {
 				sel, img, err := choose(ctx, memo, a, p, seeds[g*n:(g+1)*n])
 				if err != nil {
 					return nil, fmt.Errorf("%s, N=%d: %w", a.Name, n, err)
 				}
-				key := hashImage(img)
-				result, ok := verdicts[key]
-				if !ok {
-					if result, err = c.Evaluate(ctx, img, m); err != nil {
-						return nil, err
-					}
-					verdicts[key] = result
+				result, err := c.Evaluate(ctx, img, m)
+				if err != nil {
+					return nil, err
 				}
 				name := fmt.Sprintf("%s/samples/%s", p.ID, geneval.ImageName(g))
 				sel.Cost.Seconds = 0
@@ -157,6 +155,9 @@ func (c Curves) collect(all []selectionRow) (CurveResult, error) {
 					rows = append(rows, r.Row)
 					cost = cost.Add(r.Cost)
 				}
+			}
+			if len(rows) == 0 { // the baseline beyond N = 1
+				continue
 			}
 			s, err := geneval.Score(rows)
 			if err != nil {

@@ -27,7 +27,9 @@ type Arm struct {
 	// WholePaths says that the strategy takes every path to its end whatever comes, so that paths of several
 	// selections may be decoded together.
 	WholePaths bool
-	judge      *memoJudge // nil for strategies that ask nobody
+	// OnePath says that the strategy takes the first path only; more candidates change nothing.
+	OnePath bool
+	judge   *memoJudge // nil for strategies that ask nobody
 }
 
 // forget drops the verdicts about the last prompt.

@@ -26,6 +26,7 @@ type Recipe struct {
 	Temperature float64 `yaml:"temperature" json:"temperature"`
 	Generator   string  `yaml:"generator" json:"generator"` // name of a shipped model or a folder
 	Judge       string  `yaml:"judge" json:"judge"`         // the same, or openai:MODEL@URL; "" = the strategy's own
+	Questions   string  `yaml:"questions" json:"questions"` // wording; "" = the one that the judge was trained on
 	Backend     string  `yaml:"backend" json:"-"`
 }
 

@@ -30,7 +30,7 @@ type page struct {
 	Winner    cot.PathTrace
 	Questions []questionView
 	Paths     []pathView
-	StepsOfN  int // decoding steps that N whole paths would have taken
+	StepsOfN  int // decoding steps that all started paths would have taken to their ends
 }
 
 type questionView struct {
@@ -106,10 +106,23 @@ func questionsOf(sel cot.Selection) []questionView {
 	return out
 }
 
+// stepsOf is the range of steps that a path took itself; a fork's earlier ones are its parent's.
+func stepsOf(t cot.PathTrace, steps int) (first, last int) {
+	if t.Parent < 0 {
+		return 1, max(t.Steps, t.TruncatedAt)
+	}
+	last = steps
+	if t.TruncatedAt > 0 {
+		last = t.TruncatedAt
+	}
+	return last - t.Steps + 1, last
+}
+
 // cellsOf lists the steps of a path that have an image or a verdict.
 func cellsOf(t cot.PathTrace, steps int, rec *Recorder) ([]cellView, error) {
 	var out []cellView
-	for step := 0; step <= steps; step++ {
+	first, last := stepsOf(t, steps)
+	for step := first; step <= last; step++ {
 		c := cellView{Step: step}
 		for _, a := range t.Asked {
 			if a.Step == step {

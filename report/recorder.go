@@ -11,11 +11,12 @@ import (
 )
 
 // Recorder keeps the step images of every path of one selection: those that a judge saw, and the tokens of all others
-// so that they can be decoded afterwards. It stands between a strategy and its generator. Safe for concurrent use.
+// so that they can be decoded afterwards. It stands between a strategy and its generator. Paths are told apart by seed:
+// within a selection no two paths of one seed are at the same step. Safe for concurrent use.
 type Recorder struct {
 	cot.Generator
 	mu    sync.Mutex
-	paths map[uint64]*steps // by path seed, which is unique within a selection
+	paths map[uint64]*steps
 }
 
 // steps is what is known about one path after each decoding step.

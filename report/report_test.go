@@ -153,6 +153,22 @@ func TestPageRefusesAWinnerThatIsNoPath(t *testing.T) {
 	}
 }
 
+func TestStepsOfAFork(t *testing.T) {
+	for _, c := range []struct {
+		trace       cot.PathTrace
+		first, last int
+	}{
+		{cot.PathTrace{Parent: -1, Steps: 18}, 1, 18},
+		{cot.PathTrace{Parent: -1, Steps: 18, TruncatedAt: 11}, 1, 18}, // given up at 11, then finished as the last resort
+		{cot.PathTrace{Parent: 3, Steps: 1, TruncatedAt: 5}, 5, 5},
+		{cot.PathTrace{Parent: 3, Steps: 2}, 17, 18},
+	} {
+		if first, last := stepsOf(c.trace, 18); first != c.first || last != c.last {
+			t.Errorf("%+v: steps %d to %d, want %d to %d", c.trace, first, last, c.first, c.last)
+		}
+	}
+}
+
 func TestTableFormats(t *testing.T) {
 	tab := Table{Header: []string{"task", "score"}, Rows: [][]string{{"counting, hard", "0.50"}}, Footer: []string{"overall", "0.50"}}
 	for f, want := range map[Format]string{Text: "counting, hard", Markdown: "| counting, hard | 0.50 |", CSV: `"counting, hard",0.50`, HTML: "<td>counting, hard</td>"} {

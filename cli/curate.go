@@ -1,0 +1,213 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"imagecot/curate"
+	"imagecot/experiment"
+	"imagecot/geneval"
+	"imagecot/world"
+)
+
+func (a *app) curateCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "curate", Short: "Make the data that reward models are fine-tuned on", Args: exactArgs(0, "a subcommand"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.curatePromptsCommand(), a.curateRankingCommand(), a.curateStepsCommand(), a.curateParmCommand())
+	return cmd
+}
+
+// drawPrompts draws training prompts of the tiny world.
+func drawPrompts(n int, seed uint64) ([]geneval.Metadata, error) {
+	pools := map[string][]geneval.Metadata{}
+	for _, task := range geneval.Tasks() {
+		pools[task] = world.TrainPrompts(task)
+	}
+	list, err := curate.Prompts(n, seed, pools, world.TestPrompts())
+	if err != nil {
+		return nil, usage("", "%w", err)
+	}
+	return list, nil
+}
+
+func (a *app) curatePromptsCommand() *cobra.Command {
+	var count int
+	var seed uint64
+	var out string
+	cmd := &cobra.Command{
+		Use: "prompts", Short: "Draw training prompts that share no scene with the test prompts",
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			list, err := drawPrompts(count, seed)
+			if err != nil {
+				return err
+			}
+			var b bytes.Buffer
+			for _, m := range list {
+				b.WriteString(m.Dump() + "\n")
+			}
+			if out == "" {
+				_, err := a.stdout.Write(b.Bytes())
+				return err
+			}
+			return writeFile(out, b.Bytes())
+		},
+	}
+	cmd.Flags().IntVarP(&count, "count", "c", 640, "how many prompts, the tasks in turn")
+	cmd.Flags().Uint64Var(&seed, "seed", 1, "the same seed draws the same prompts")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "file to write (default: standard output)")
+	return cmd
+}
+
+// curateFlags are what ranking and steps share.
+type curateFlags struct {
+	recipe  experiment.Recipe
+	prompts string
+	count   int
+	each    int
+	part    int
+	out     string
+}
+
+func (a *app) curateFlags(cmd *cobra.Command, c *curateFlags) {
+	c.recipe = experiment.Default()
+	c.recipe.Temperature = 5 // above the default: paths that differ
+	a.generatorFlags(cmd, &c.recipe)
+	f := cmd.Flags()
+	f.StringVar(&c.prompts, "prompts", "", "prompt file of `imagecot curate prompts` (default: draw --count prompts)")
+	f.IntVarP(&c.count, "count", "c", c.count, "how many prompts to draw")
+	f.IntVar(&c.each, "each", c.each, "paths a prompt")
+	f.IntVar(&c.part, "part", 16, "prompts a part; a stopped run goes on at the first missing part")
+	f.StringVarP(&c.out, "out", "o", c.out, "folder to write to")
+}
+
+// openCurate loads the generator and the prompts, and refuses prompts that ask for a test prompt's scene.
+func (a *app) openCurate(cmd *cobra.Command, c curateFlags) (*experiment.Pipeline, []geneval.Metadata, error) {
+	var list []geneval.Metadata
+	var err error
+	if c.prompts == "" {
+		list, err = drawPrompts(c.count, c.recipe.Seed)
+	} else {
+		list, err = testPrompts(c.prompts)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, m := range list {
+		if world.HeldOut(m) {
+			return nil, nil, usage("draw prompts with `imagecot curate prompts`", "cli: curate: %q asks for the scene of a test prompt", m.Prompt)
+		}
+	}
+	if err := writable(c.out); err != nil {
+		return nil, nil, err
+	}
+	c.recipe.Strategy = "single"
+	p, err := a.open(cmd, c.recipe)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, list, nil
+}
+
+// curateOptions is how paths were made, for recipe.json.
+func curateOptions(p *experiment.Pipeline) any {
+	return struct {
+		Steps       int               `json:"steps"`
+		Guidance    float64           `json:"guidance"`
+		Temperature float64           `json:"temperature"`
+		Models      map[string]string `json:"models"`
+	}{p.Recipe.Steps, p.Recipe.Guidance, p.Recipe.Temperature, p.Models}
+}
+
+func (a *app) curateRankingCommand() *cobra.Command {
+	c := curateFlags{count: 640, each: 12, out: "out/ranking"}
+	cmd := &cobra.Command{
+		Use: "ranking", Short: "Many images a prompt at high temperature, labelled by the evaluator (ORM)",
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, list, err := a.openCurate(cmd, c)
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			err = curate.Ranking{
+				Dir: c.out, Prompts: list, Each: c.each, Seed: c.recipe.Seed, PartSize: c.part, Options: curateOptions(p),
+				Generator: p.Generator, Evaluate: p.Evaluate, Progress: a.progress("parts"),
+			}.Run(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.printCard(c.out)
+		},
+	}
+	a.curateFlags(cmd, &c)
+	return cmd
+}
+
+func (a *app) curateStepsCommand() *cobra.Command {
+	c := curateFlags{count: 320, each: 4, out: "out/steps"}
+	var at []int
+	var rollouts int
+	cmd := &cobra.Command{
+		Use: "steps", Short: "Step images labelled by roll-outs: any right one makes a yes (PRM)",
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, list, err := a.openCurate(cmd, c)
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			err = curate.Steps{
+				Dir: c.out, Prompts: list, Each: c.each, At: at, Rollouts: rollouts, Seed: c.recipe.Seed, PartSize: c.part, Options: curateOptions(p),
+				Generator: p.Generator, Evaluate: p.Evaluate, Progress: a.progress("parts"),
+			}.Run(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.printCard(c.out)
+		},
+	}
+	a.curateFlags(cmd, &c)
+	cmd.Flags().IntSliceVar(&at, "at", []int{3, 6, 9, 12, 15, 17}, "steps that are labelled")
+	cmd.Flags().IntVar(&rollouts, "rollouts", 4, "roll-outs a step")
+	return cmd
+}
+
+func (a *app) curateParmCommand() *cobra.Command {
+	var d curate.ParmData
+	cmd := &cobra.Command{
+		Use: "parm", Short: "Clarity and potential labels from ranking data (PARM)",
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d.Progress = a.progress("parts")
+			if err := d.Run(cmd.Context()); err != nil {
+				return err
+			}
+			return a.printCard(d.Dir)
+		},
+	}
+	d.Labels = curate.DefaultParmLabels(experiment.Default().Steps)
+	f := cmd.Flags()
+	f.StringVar(&d.From, "from", "out/ranking", "folder of ranking data")
+	f.IntVar(&d.Labels.BlurredBefore, "blurred-before", d.Labels.BlurredBefore, "steps below are not clear")
+	f.IntVar(&d.Labels.ClearAfter, "clear-after", d.Labels.ClearAfter, "steps above are clear")
+	f.IntVar(&d.PartSize, "part", 512, "paths a part")
+	f.StringVarP(&d.Dir, "out", "o", "out/parm", "folder to write to")
+	return cmd
+}
+
+// printCard shows the card of a finished data set.
+func (a *app) printCard(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if err != nil {
+		return fmt.Errorf("cli: curate: %w", err)
+	}
+	_, err = a.stdout.Write(text)
+	return err
+}

@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"imagecot/curate"
+	"imagecot/experiment"
+	"imagecot/tiny"
+)
+
+// Exit codes of every command.
+const (
+	exitOK         = 0
+	exitFailure    = 1
+	exitUsage      = 2 // flags, arguments, recipes
+	exitPartial    = 3
+	exitNotFound   = 4
+	exitRefused    = 5 // checksum or format
+	exitResource   = 6 // memory, disk, permission to write
+	exitInterrupt  = 130
+	exitTerminated = 143
+)
+
+// userError is an error with an exit code and a line that says what to do.
+type userError struct {
+	err  error
+	code int
+	hint string
+}
+
+func (e *userError) Error() string { return e.err.Error() }
+func (e *userError) Unwrap() error { return e.err }
+
+// usage makes an error about how the command was called.
+func usage(hint, format string, args ...any) error {
+	return &userError{err: fmt.Errorf(format, args...), code: exitUsage, hint: hint}
+}
+
+// stopped is the cause of a context that a signal cancelled.
+type stopped struct{ signal os.Signal }
+
+func (s stopped) Error() string { return "stopped by " + s.signal.String() }
+
+// exitCode maps an error to the exit code and a hint, which may be empty.
+func exitCode(ctx context.Context, err error) (int, string) {
+	if err == nil {
+		return exitOK, ""
+	}
+	var stop stopped
+	if errors.As(context.Cause(ctx), &stop) {
+		if stop.signal == syscall.SIGTERM {
+			return exitTerminated, "finished work is kept; the same command goes on from there"
+		}
+		return exitInterrupt, "finished work is kept; the same command goes on from there"
+	}
+	var ue *userError
+	if errors.As(err, &ue) {
+		return ue.code, ue.hint
+	}
+	switch {
+	case errors.Is(err, experiment.ErrOtherRun), errors.Is(err, curate.ErrOtherData):
+		return exitUsage, "choose another folder with --out"
+	case errors.Is(err, experiment.ErrRecipe):
+		return exitUsage, "see --help"
+	case errors.Is(err, tiny.ErrMissing):
+		return exitNotFound, "`imagecot models list` shows what is there"
+	case errors.Is(err, syscall.ENOSPC):
+		return exitResource, "free some space or choose another folder with --out"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return exitResource, "choose a folder that you may write with --out"
+	case errors.Is(err, fs.ErrNotExist):
+		return exitNotFound, ""
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"):
+		return exitUsage, "see `imagecot --help`"
+	}
+	return exitFailure, ""
+}
+
+// printError writes one line of what went wrong and, if there is one, a line of what to do.
+func printError(w io.Writer, err error, hint string) {
+	fmt.Fprintf(w, "imagecot: %s\n", strings.ReplaceAll(strings.TrimRight(err.Error(), "\n"), "\n", " "))
+	if hint != "" {
+		fmt.Fprintf(w, "  %s\n", hint)
+	}
+}
+
+// formatError marks an error of a file that is there but cannot be what it claims.
+func formatError(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return refused(err)
+}

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"imagecot/experiment"
+	"imagecot/tiny"
+)
+
+func TestExitCodes(t *testing.T) {
+	signalled := func(s os.Signal) context.Context {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(stopped{s})
+		return ctx
+	}
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		err  error
+		want int
+	}{
+		{"nothing", t.Context(), nil, 0},
+		{"anything", t.Context(), errors.New("boom"), 1},
+		{"recipe", t.Context(), fmt.Errorf("x: %w", experiment.ErrRecipe), 2},
+		{"another run", t.Context(), fmt.Errorf("x: %w", experiment.ErrOtherRun), 2},
+		{"unknown command", t.Context(), errors.New(`unknown command "x" for "imagecot"`), 2},
+		{"missing model", t.Context(), fmt.Errorf("x: %w", tiny.ErrMissing), 4},
+		{"missing file", t.Context(), fmt.Errorf("x: %w", fs.ErrNotExist), 4},
+		{"bad file", t.Context(), formatError(errors.New("overlap")), 5},
+		{"missing file of a format", t.Context(), formatError(fs.ErrNotExist), 4},
+		{"disk full", t.Context(), fmt.Errorf("x: %w", syscall.ENOSPC), 6},
+		{"read-only", t.Context(), fmt.Errorf("x: %w", syscall.EROFS), 6},
+		{"no permission", t.Context(), fmt.Errorf("x: %w", fs.ErrPermission), 6},
+		{"interrupt", signalled(os.Interrupt), context.Canceled, 130},
+		{"interrupt hidden by another error", signalled(os.Interrupt), errors.New("stopped"), 130},
+		{"termination", signalled(syscall.SIGTERM), context.Canceled, 143},
+		{"interrupt that came too late", signalled(os.Interrupt), nil, 0},
+	} {
+		if got, _ := exitCode(c.ctx, c.err); got != c.want {
+			t.Errorf("%s: exit code %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestErrorsAreOneLine(t *testing.T) {
+	var b bytes.Buffer
+	printError(&b, errors.New("first\nsecond\n"), "do this")
+	if got := b.String(); got != "imagecot: first second\n  do this\n" {
+		t.Errorf("printed %q", got)
+	}
+}
+
+func TestPromptsFromEverywhere(t *testing.T) {
+	file := t.TempDir() + "/list"
+	if err := os.WriteFile(file, []byte("one\n\n# no\n two \n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{stdin: strings.NewReader("three\n")}
+	got, err := a.readPrompts([]string{"zero", file, "-"})
+	if err != nil || strings.Join(got, "|") != "zero|one|two|three" {
+		t.Errorf("prompts %q, error %v", got, err)
+	}
+}

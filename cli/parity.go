@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"imagecot/backend"
+	"imagecot/parity"
+	"imagecot/report"
+)
+
+// parityJSON is one case of parity --json.
+type parityJSON struct {
+	parity.Report
+	Error string `json:"error,omitempty"`
+}
+
+func (a *app) parityCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "parity DIR...", Short: "Compare with the outputs of reference implementations",
+		Long: "Runs case folders by their kind and prints the largest difference of each output. Exit code 0: all within tolerance;\n" +
+			"1: something is outside or could not be computed; 2: a kind that has no runner.",
+		Args: atLeast(1, "at least one case folder"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			be, info, err := backend.Open(a.backend)
+			if err != nil {
+				return err
+			}
+			defer be.Finalize()
+			if info.Note != "" {
+				a.note("%s", info.Note)
+			}
+			t := report.Table{Header: []string{"case", "kind", "output", "values", "max abs", "max rel", "tolerance", "result"}}
+			var list []parityJSON
+			var failed, unknown int
+			for _, dir := range args {
+				if err := cmd.Context().Err(); err != nil {
+					return err
+				}
+				r, err := parity.Run(cmd.Context(), be, dir)
+				row := parityJSON{Report: r}
+				switch {
+				case err != nil:
+					row.Error = err.Error()
+					if failed++; errors.Is(err, parity.ErrUnknownKind) {
+						unknown++
+					}
+					t.Rows = append(t.Rows, []string{dir, r.Kind, "", "", "", "", "", err.Error()})
+				case !r.OK:
+					failed++
+				}
+				for _, o := range r.Outputs {
+					result := "ok"
+					if !o.OK {
+						result = "OUTSIDE: " + o.Detail
+					}
+					t.Rows = append(t.Rows, []string{dir, r.Kind, o.Name, strconv.Itoa(o.Values), number(o.MaxAbs), number(o.MaxRel), o.Tolerance, result})
+				}
+				list = append(list, row)
+			}
+			if err := a.parityResult(t, list, asJSON); err != nil {
+				return err
+			}
+			switch {
+			case unknown > 0:
+				return usage("", "%d of %d cases have a kind without a runner", unknown, len(args))
+			case failed > 0:
+				return fmt.Errorf("%d of %d cases are outside their tolerance or could not be computed", failed, len(args))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object")
+	return cmd
+}
+
+func (a *app) parityResult(t report.Table, list []parityJSON, asJSON bool) error {
+	if asJSON {
+		return a.json(struct {
+			Cases []parityJSON `json:"cases"`
+		}{list})
+	}
+	return a.printTable(t, "text")
+}
+
+func number(v float64) string { return strconv.FormatFloat(v, 'g', 3, 64) }

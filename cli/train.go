@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"imagecot/backend"
+	"imagecot/train"
+	"imagecot/train/objective"
+)
+
+func (a *app) trainCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "train", Short: "Train the models of the tiny world", Args: exactArgs(0, "a subcommand"),
+		Long: "Trains what a recipe says. Checkpoints, metrics.jsonl and TensorBoard events go to the output folder; a run that was\n" +
+			"stopped goes on from its last checkpoint. The result is OUT/final.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, kind := range []struct{ name, short string }{
+		{"tokenizer", "Train the image tokenizer (MAGVIT-v2)"},
+		{"generator", "Train the generator (Show-o)"},
+		{"judge", "Train a judge (LLaVA-OneVision): zero-shot, ORM, PRM or PARM, as the recipe says"},
+	} {
+		cmd.AddCommand(a.trainKindCommand(kind.name, kind.short))
+	}
+	cmd.AddCommand(a.trainVocabularyCommand())
+	return cmd
+}
+
+func (a *app) trainVocabularyCommand() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use: "vocabulary", Short: "Build the text tokenizer that the tiny generator and judges share",
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			text, err := objective.Vocabulary()
+			if err != nil {
+				return err
+			}
+			if out == "" {
+				_, err := a.stdout.Write(text)
+				return err
+			}
+			return writeFile(out, text)
+		},
+	}
+	cmd.Flags().StringVarP(&out, "out", "o", "", "file to write (default: standard output)")
+	return cmd
+}
+
+func (a *app) trainKindCommand(kind, short string) *cobra.Command {
+	var file, out string
+	cmd := &cobra.Command{
+		Use: kind + " -f RECIPE", Short: short, Args: exactArgs(0, "no arguments"),
+		Example: "  imagecot train " + kind + " -f recipes/tiny/" + kind + ".yaml",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return usage("recipes lie in recipes/tiny", "-f is missing: which recipe?")
+			}
+			r, err := train.ReadRecipe(file)
+			if err != nil {
+				if code, _ := exitCode(cmd.Context(), err); code == exitNotFound {
+					return err
+				}
+				return &userError{err: err, code: exitUsage}
+			}
+			if r.Kind != kind {
+				return usage("use `imagecot train "+r.Kind+"`", "%s is a recipe for a %s, not for a %s", file, r.Kind, kind)
+			}
+			if out == "" {
+				out = filepath.Join("out", "train", r.Name)
+			}
+			if err := writable(out); err != nil {
+				return err
+			}
+			be, info, err := backend.Open(a.backend)
+			if err != nil {
+				return err
+			}
+			defer be.Finalize()
+			if info.Note != "" {
+				a.note("%s", info.Note)
+			}
+			if err := objective.Run(cmd.Context(), be, r, out, a.stderr); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(a.stdout, filepath.Join(out, "final"))
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "", "recipe (YAML)")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "folder to write to (default out/train/NAME)")
+	return cmd
+}

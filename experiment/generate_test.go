@@ -1,0 +1,121 @@
+package experiment
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"imagecot/cot"
+	"imagecot/internal/imgio"
+	"imagecot/report"
+)
+
+// toyPipeline has the toy generator and a light meter in the place of every shipped judge.
+func toyPipeline(strategy string) *Pipeline {
+	r := Default()
+	r.Strategy, r.N = strategy, 3
+	p := &Pipeline{Recipe: r, Generator: &toy{}, Models: map[string]string{"generator": "toy"}, judges: map[string]openedJudge{}}
+	for _, name := range []string{"orm", "prm", "parm"} {
+		p.judges[name] = openedJudge{newMemoJudge(&lightMeter{}), "paper"}
+	}
+	return p
+}
+
+// TestEveryStrategyWritesTheSameBytesTwice generates with each strategy and reads everything back.
+func TestEveryStrategyWritesTheSameBytesTwice(t *testing.T) {
+	for _, strategy := range []string{"single", "orm", "prm", "parm"} {
+		t.Run(strategy, func(t *testing.T) {
+			var files [2]map[string][]byte
+			for i := range files {
+				g, err := toyPipeline(strategy).Generate(t.Context(), cot.Prompt{Text: "a photo of a caf\u00e9"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				dir := filepath.Join(t.TempDir(), "deep")
+				if err := g.Write(t.Context(), dir); err != nil {
+					t.Fatal(err)
+				}
+				files[i] = map[string][]byte{}
+				for _, name := range []string{"image.png", "trace.json", "report.html"} {
+					if files[i][name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			for name, b := range files[0] {
+				if !bytes.Equal(b, files[1][name]) {
+					t.Errorf("%s differs between two equal runs", name)
+				}
+			}
+			checkTrace(t, strategy, files[0]["trace.json"])
+			if !bytes.Contains(files[0]["report.html"], []byte("winner</span>")) {
+				t.Error("the page names no winner")
+			}
+			checkTexts(t, files[0]["image.png"])
+		})
+	}
+}
+
+func checkTrace(t *testing.T, strategy string, text []byte) {
+	t.Helper()
+	var run report.Run
+	if err := json.Unmarshal(text, &run); err != nil {
+		t.Fatal(err)
+	}
+	s := run.Selection
+	steps := 0
+	for _, p := range s.Traces {
+		steps += p.Steps
+	}
+	if s.Strategy != strategy || steps != s.Cost.DecodingSteps || steps == 0 {
+		t.Errorf("trace of %s: %d steps in the paths, cost %+v", s.Strategy, steps, s.Cost)
+	}
+	asked := 0
+	for _, p := range s.Traces {
+		asked += len(p.Asked)
+	}
+	if asked != s.Cost.JudgeCalls || (asked == 0) != (strategy == "single") {
+		t.Errorf("%d questions in the paths, cost %+v", asked, s.Cost)
+	}
+}
+
+func checkTexts(t *testing.T, png []byte) {
+	t.Helper()
+	texts, err := imgio.ReadText(bytes.NewReader(png))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(texts) != 2 || texts[0].Key != "parameters" || texts[1].Key != "imagecot" {
+		t.Fatalf("texts %+v", texts)
+	}
+	if !strings.HasPrefix(texts[0].Value, "a photo of a caf\u00e9\nSteps: 18, ") {
+		t.Errorf("parameters %q", texts[0].Value)
+	}
+	var r pngRecipe
+	if err := json.Unmarshal([]byte(texts[1].Value), &r); err != nil || r.Recipe.N == 0 || r.PathSeed == 0 {
+		t.Errorf("recipe %+v, error %v", r, err)
+	}
+}
+
+func TestArms(t *testing.T) {
+	p := toyPipeline("orm")
+	for spec, want := range map[string]string{"best": "unknown strategy", "oracle": "tiny world only"} {
+		if _, err := p.Arm(spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", spec, err, want)
+		}
+	}
+	a, err := p.Arm("orm@prm")
+	if err != nil || a.judge != p.judges["prm"].memoJudge || !a.WholePaths {
+		t.Errorf("orm@prm: %+v, error %v", a, err)
+	}
+	if a, err = p.Arm("parm"); err != nil || a.WholePaths {
+		t.Errorf("parm: %+v, error %v", a, err)
+	}
+	p.Recipe.Questions = "rude"
+	if _, err := p.Arm("orm"); err == nil || !strings.Contains(err.Error(), "rude") {
+		t.Errorf("unknown wording: error %v", err)
+	}
+}
