@@ -259,6 +259,8 @@ func DenseInit(c Config, rng *rand.Rand) map[string]*tensors.Tensor {
 // WithoutDense returns the weights that are saved: all but the dense head's.
 func WithoutDense(weights map[string]*tensors.Tensor) map[string]*tensors.Tensor {
 	out := maps.Clone(weights)
-	maps.DeleteFunc(out, func(name string, _ *tensors.Tensor) bool { return len(name) > len(densePrefix) && name[:len(densePrefix)] == densePrefix })
+	maps.DeleteFunc(out, func(name string, _ *tensors.Tensor) bool {
+		return len(name) > len(densePrefix) && name[:len(densePrefix)] == densePrefix
+	})
 	return out
 }

@@ -24,7 +24,7 @@ func testTokenizer(t testing.TB) *bpe.Tokenizer {
 	for _, name := range []string{endOfText, "<|im_start|>", endOfTurn} {
 		added = append(added, bpe.Added{Content: name, Special: true})
 	}
-	corpus := []string{beforeImage, afterQuery, asked, "yes", "no", "Yes", "No", "describe", " yes no Yes No a blue star? left of two squares", "the potential to iterate?"}
+	corpus := []string{beforeImage, afterQuery, asked, "yes", "no", "Yes", "No", "describe", "does it show a photo of a red circle?", "is it clear?", " yes no Yes No a blue star? left of two squares", "the potential to iterate?"}
 	data, err := bpe.Train(corpus, bpe.TrainOptions{Split: bpe.Qwen2, NFC: true, Added: added})
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,6 @@ func packedFunc(c Config, o PackedOptions, dense bool, after func(s graphx.Scope
 func TestPackedLossIsSumOfSegmentsAskedAlone(t *testing.T) {
 	chat := testChat(t)
 	c := smallConfig(chat.tok.VocabSize())
-	w := smallWeights(c)
 	o, err := chat.Options(.5)
 	if err != nil {
 		t.Fatal(err)
@@ -145,6 +144,7 @@ func TestPackedLossIsSumOfSegmentsAskedAlone(t *testing.T) {
 	}
 	pixels := randomFloats(3, p.B*14*14*3)
 	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
+		w := smallWeights(c)
 		program, err := graphx.NewProgram(be, "packed", w, graphx.Policy{}, packedFunc(c, o, false, func(_ graphx.Scope, l PackedLosses) []*Node {
 			return []*Node{l.Loss, l.Answer, l.Accuracy}
 		}))
@@ -169,7 +169,7 @@ func TestPackedLossIsSumOfSegmentsAskedAlone(t *testing.T) {
 	})
 }
 
-// BenchmarkPackedStep is loss and gradients of the tiny judge on 16 images with 7 segments of 40 positions.
+// BenchmarkPackedStep is loss and gradients of the tiny judge on 16 images with 7 segments of 24 positions.
 func BenchmarkPackedStep(b *testing.B) {
 	chat := testChat(b)
 	c := Tiny(512)
@@ -181,10 +181,10 @@ func BenchmarkPackedStep(b *testing.B) {
 	images := make([][]Example, 16)
 	for i := range images {
 		for range 7 {
-			images[i] = append(images[i], examples[0][0])
+			images[i] = append(images[i], Example{{Text: "does it show a photo of a red circle?", Answer: "yes"}})
 		}
 	}
-	p, err := chat.Pack(images, 7, 40, TinyShares)
+	p, err := chat.Pack(images, 7, 24, TinyShares)
 	if err != nil {
 		b.Fatal(err)
 	}
