@@ -1,0 +1,340 @@
+package objective
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+
+	"imagecot/ckpt"
+	"imagecot/cot"
+	"imagecot/curate"
+	"imagecot/internal/graphx"
+	"imagecot/internal/prng"
+	"imagecot/models/llavaov"
+	"imagecot/models/magvit"
+	"imagecot/train"
+	"imagecot/world"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+)
+
+// Reward fine-tunes the zero-shot judge into a reward model on the generator's own step images (App. B): the ORM on
+// final images, the PRM on steps labelled by roll-outs, PARM on clarity, potential and outcome at once. Labels are
+// balanced inside a prompt (and inside a step, where that is not the question itself), so that neither prompt nor step
+// gives them away. Some rendered scenes with the zero-shot judge's questions keep alive what it knew.
+type Reward struct {
+	judge   *Judge // words, chat template, architecture, and the questions about renders
+	recipe  train.Recipe
+	data    RewardData
+	decode  *magvit.Tokenizer
+	draw    func(rng *rand.Rand) []shown // one group of step images that belong together
+	group   int                          // images of a group
+	origins []ckpt.Parent
+	hash    string
+}
+
+// RewardData is the data part of a reward model's recipe.
+type RewardData struct {
+	Reward       string  `json:"reward"`    // orm, prm or parm
+	From         string  `json:"from"`      // folder of curated data: ranking, steps or parm
+	Tokenizer    string  `json:"tokenizer"` // checkpoint folder of the image tokenizer
+	Validation   float64 `json:"validation"`
+	Renders      int     `json:"renders"`       // rendered scenes of a batch
+	Questions    int     `json:"questions"`     // questions about a render
+	RenderWeight float64 `json:"render_weight"` // of such a question, beside 1 for one about a step image
+	Length       int     `json:"length"`        // positions of a segment
+}
+
+// shown is one step image and what is asked about it.
+type shown struct {
+	tokens   []int32
+	examples []llavaov.Example
+}
+
+// NewReward reads the data and the tokenizer.
+func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
+	w := &Reward{recipe: r, data: RewardData{Validation: .1, Renders: 4, Questions: 2, RenderWeight: .5, Length: 40}}
+	if err := decodeStrict(r.Data, &w.data); err != nil {
+		return nil, err
+	}
+	if r.InitFrom == "" {
+		return nil, errors.New("objective: reward: init_from is missing: a reward model starts from the zero-shot judge")
+	}
+	plain := r
+	plain.Data = nil
+	var err error
+	if w.judge, err = NewJudge(plain); err != nil {
+		return nil, err
+	}
+	switch w.data.Reward {
+	case "orm":
+		w.group, err = 2, w.openORM()
+	case "prm":
+		w.group, err = 2, w.openPRM()
+	case "parm":
+		w.group, err = 4, w.openPARM()
+	default:
+		err = fmt.Errorf("objective: reward: %q is no reward model (orm, prm, parm)", w.data.Reward)
+	}
+	if err != nil {
+		return nil, err
+	}
+	images := r.Batch - w.data.Renders
+	if w.data.Renders < 0 || images < w.group || images%w.group != 0 || (w.data.Renders > 0 && w.data.Questions < 1) {
+		return nil, fmt.Errorf("objective: reward: a batch of %d with %d renders leaves %d step images, want a multiple of %d",
+			r.Batch, w.data.Renders, images, w.group)
+	}
+	if w.decode, err = magvit.Open(be, w.data.Tokenizer, magvit.Options{Batch: images}); err != nil {
+		return nil, err
+	}
+	if w.hash, err = curate.Fingerprint(w.data.From); err != nil {
+		return nil, err
+	}
+	for _, p := range []struct{ role, dir string }{{"init", r.InitFrom}, {"tokenizer", w.data.Tokenizer}} {
+		sum, err := ckpt.HashFile(filepath.Join(p.dir, ckpt.ModelFile))
+		if err != nil {
+			return nil, err
+		}
+		w.origins = append(w.origins, ckpt.Parent{Role: p.role, Name: filepath.Base(p.dir), SHA256: sum})
+	}
+	return w, nil
+}
+
+// ask is a question of that kind with its answer.
+func (w *Reward) ask(kind cot.QuestionKind, prompt string, yes bool) llavaov.ExampleTurn {
+	answer := "no"
+	if yes {
+		answer = "yes"
+	}
+	return llavaov.ExampleTurn{Text: w.judge.set.Text(kind, cot.Prompt{Text: prompt}), Answer: answer}
+}
+
+// openORM pairs a right and a wrong final image of one prompt.
+func (w *Reward) openORM() error {
+	rows, err := curate.Read[curate.Image](w.data.From)
+	if err != nil {
+		return err
+	}
+	var kept []curate.Image
+	var items []curate.Item
+	for _, r := range rows {
+		if !curate.Validation(r.Prompt, w.data.Validation) {
+			kept = append(kept, r)
+			items = append(items, curate.Item{Task: r.Task, Group: r.Prompt, Yes: r.Correct})
+		}
+	}
+	pairs, err := curate.NewPairs(items)
+	if err != nil {
+		return err
+	}
+	w.draw = func(rng *rand.Rand) []shown {
+		var out []shown
+		yes, no := pairs.Draw(rng)
+		for _, i := range []int{yes, no} {
+			out = append(out, shown{kept[i].Final(), []llavaov.Example{{w.ask(cot.Outcome, kept[i].Prompt, i == yes)}}})
+		}
+		return out
+	}
+	return nil
+}
+
+// openPRM pairs a promising and a hopeless image of the same step of one prompt.
+func (w *Reward) openPRM() error {
+	rows, err := curate.Read[curate.Step](w.data.From)
+	if err != nil {
+		return err
+	}
+	var kept []curate.Step
+	var items []curate.Item
+	for _, r := range rows {
+		if !curate.Validation(r.Prompt, w.data.Validation) {
+			kept = append(kept, r)
+			items = append(items, curate.Item{Task: r.Task, Group: fmt.Sprint(r.Prompt, "@", r.Step), Yes: r.Yes()})
+		}
+	}
+	pairs, err := curate.NewPairs(items)
+	if err != nil {
+		return err
+	}
+	w.draw = func(rng *rand.Rand) []shown {
+		var out []shown
+		yes, no := pairs.Draw(rng)
+		for _, i := range []int{yes, no} {
+			out = append(out, shown{kept[i].Sample, []llavaov.Example{{w.ask(cot.Process, kept[i].Prompt, i == yes)}}})
+		}
+		return out
+	}
+	return nil
+}
+
+// takenForGranted is the weight of the clarity answer that precedes a potential question: it is asked on its own.
+const takenForGranted = 1e-3
+
+// openPARM makes groups of four images of one prompt: two clear ones of the same step, one with and one without
+// potential, and two that are not clear. Half of the groups take the last step, where the outcome is asked as well.
+func (w *Reward) openPARM() error {
+	rows, err := curate.Read[curate.Parm](w.data.From)
+	if err != nil {
+		return err
+	}
+	var steps, finals []curate.Item
+	var stepRows, finalRows []curate.Parm
+	blurred := map[string][]curate.Parm{}
+	for _, r := range rows {
+		switch {
+		case curate.Validation(r.Prompt, w.data.Validation):
+		case curate.Label(r.Clarity) == curate.No:
+			blurred[r.Prompt] = append(blurred[r.Prompt], r)
+		case curate.Label(r.Outcome) != curate.NotAsked:
+			finalRows = append(finalRows, r)
+			finals = append(finals, curate.Item{Task: r.Task, Group: r.Prompt, Yes: curate.Label(r.Outcome) == curate.Yes})
+		default:
+			stepRows = append(stepRows, r)
+			steps = append(steps, curate.Item{Task: r.Task, Group: fmt.Sprint(r.Prompt, "@", r.Step), Yes: curate.Label(r.Potential) == curate.Yes})
+		}
+	}
+	for _, r := range append(stepRows, finalRows...) {
+		if len(blurred[r.Prompt]) == 0 {
+			return fmt.Errorf("objective: reward: %s has no step of %q that is not clear", w.data.From, r.Prompt)
+		}
+	}
+	stepPairs, err := curate.NewPairs(steps)
+	if err != nil {
+		return err
+	}
+	finalPairs, err := curate.NewPairs(finals)
+	if err != nil {
+		return err
+	}
+	w.draw = func(rng *rand.Rand) []shown {
+		pairs, from := stepPairs, stepRows
+		if rng.IntN(2) == 0 {
+			pairs, from = finalPairs, finalRows
+		}
+		yes, no := pairs.Draw(rng)
+		var out []shown
+		for _, i := range []int{yes, no} {
+			out = append(out, w.clear(from[i], i == yes))
+		}
+		early := blurred[from[yes].Prompt]
+		for range 2 {
+			r := early[rng.IntN(len(early))]
+			out = append(out, shown{r.Sample, []llavaov.Example{{w.ask(cot.Clarity, r.Prompt, false)}}})
+		}
+		return out
+	}
+	return nil
+}
+
+// clear asks everything about a clear step image: clarity, potential as the second turn, and the outcome at the last step.
+func (w *Reward) clear(r curate.Parm, good bool) shown {
+	clarity := w.ask(cot.Clarity, r.Prompt, true)
+	granted := clarity
+	granted.Weight = takenForGranted
+	s := shown{r.Sample, []llavaov.Example{{clarity}, {granted, w.ask(cot.Potential, r.Prompt, good)}}}
+	if curate.Label(r.Outcome) != curate.NotAsked {
+		s.examples = append(s.examples, llavaov.Example{w.ask(cot.Outcome, r.Prompt, good)})
+	}
+	return s
+}
+
+// Init implements train.Objective: the zero-shot judge's weights.
+func (w *Reward) Init() (map[string]*tensors.Tensor, error) {
+	f, err := ckpt.OpenModel(w.recipe.InitFrom)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if _, err := llavaov.LoadWeights(w.judge.config, f); err != nil { // says what is missing or in the way
+		return nil, err
+	}
+	out := map[string]*tensors.Tensor{}
+	for _, name := range f.Names() {
+		values, err := f.Float32(name)
+		if err != nil {
+			return nil, err
+		}
+		info, _ := f.Info(name)
+		out[llavaov.Canonical(name)] = graphx.Tensor(values, info.Shape...)
+	}
+	return out, nil
+}
+
+// Batch implements train.Objective: step images first, then renders.
+func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
+	rng := prng.New(w.recipe.Seed, i, prng.Order).Rand()
+	const size = world.Side * world.Side * 3
+	pixels := make([]float32, w.recipe.Batch*size)
+	examples := make([][]llavaov.Example, 0, w.recipe.Batch)
+	var tokens [][]int32
+	for len(tokens) < w.recipe.Batch-w.data.Renders {
+		for _, s := range w.draw(rng) {
+			tokens = append(tokens, s.tokens)
+			examples = append(examples, s.examples)
+		}
+	}
+	images, err := w.decode.Decode(context.Background(), tokens)
+	if err != nil {
+		return nil, err
+	}
+	for k, img := range images {
+		world.ImageInto(pixels[k*size:], img)
+	}
+	segments := 3 // clarity, potential, outcome
+	if w.data.Reward != "parm" {
+		segments = 1
+	}
+	if w.data.Renders > 0 {
+		segments = max(segments, w.data.Questions)
+	}
+	for k := len(images); k < w.recipe.Batch; k++ {
+		scene := world.JudgeMix.Draw(rng)
+		pix := pixels[k*size : (k+1)*size]
+		world.RenderInto(pix, scene)
+		w.judge.spoil(pix, rng)
+		examples = append(examples, w.render(scene, rng))
+	}
+	packed, err := w.judge.chat.Pack(examples, segments, w.data.Length, llavaov.TinyShares)
+	if err != nil {
+		return nil, err
+	}
+	return append([]*tensors.Tensor{graphx.Tensor(pixels, w.recipe.Batch, world.Side, world.Side, 3)}, packed.Tensors()...), nil
+}
+
+// render asks the zero-shot judge's outcome questions about a scene.
+func (w *Reward) render(s world.Scene, rng *rand.Rand) []llavaov.Example {
+	var out []llavaov.Example
+	for range w.data.Questions {
+		e := w.judge.ask(cot.Outcome, world.LaterQuestions.Draw(rng, s), false)
+		e[0].Words, e[0].Weight = "", w.data.RenderWeight
+		out = append(out, e)
+	}
+	return out
+}
+
+// Loss implements train.Objective.
+func (w *Reward) Loss(s graphx.Scope, in []*graph.Node) (*graph.Node, []*graph.Node) {
+	l := llavaov.PackedLoss(s, w.judge.config, w.judge.loss, llavaov.PackedInputs{
+		Pixels: in[0], IDs: in[1], Targets: in[2], Weights: in[3], Answers: in[4],
+	})
+	return l.Loss, []*graph.Node{l.Answer, l.Accuracy}
+}
+
+// Metrics implements train.Objective.
+func (w *Reward) Metrics() []string { return []string{"answer_loss", "answer_accuracy"} }
+
+// Config implements Trainable.
+func (w *Reward) Config() ([]byte, error) { return w.judge.config.JSON() }
+
+// Final implements Trainable.
+func (w *Reward) Final(weights map[string]*tensors.Tensor) map[string]*tensors.Tensor {
+	return maps.Clone(weights)
+}
+
+// Origin names the checkpoints that this one was trained from and the hash of its data, for the manifest.
+func (w *Reward) Origin() ([]ckpt.Parent, string) { return w.origins, w.hash }
