@@ -34,6 +34,8 @@ func New(be compute.Backend, r train.Recipe, dir string) (Trainable, error) {
 	switch r.Kind {
 	case "tokenizer":
 		return NewTokenizer(r)
+	case "generator":
+		return NewGenerator(be, r, dir)
 	case "judge":
 		return NewJudge(r)
 	}

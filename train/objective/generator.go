@@ -1,0 +1,148 @@
+package objective
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"io/fs"
+	"path/filepath"
+
+	"imagecot/bpe"
+	"imagecot/ckpt"
+	"imagecot/internal/graphx"
+	"imagecot/internal/prng"
+	"imagecot/models/magvit"
+	"imagecot/models/showo"
+	"imagecot/train"
+	"imagecot/world"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+)
+
+// Generator trains Show-o to fill in masked image tokens of ordinary scenes under web-like captions. The scenes are
+// tokenised once; captions, masks and dropped conditions are drawn afresh at every visit.
+type Generator struct {
+	recipe    train.Recipe
+	data      GeneratorData
+	config    showo.Config
+	prompting showo.Prompting
+	text      *bpe.Tokenizer
+	scenes    []world.Scene
+	tokens    []int32 // [scenes, N]
+}
+
+// GeneratorData is the data part of a generator's recipe.
+type GeneratorData struct {
+	Tokenizer string  `json:"tokenizer"` // checkpoint folder of the image tokenizer
+	Scenes    int     `json:"scenes"`
+	Dropout   float64 `json:"cond_dropout"` // share of captions replaced by the empty one
+	MinMask   float64 `json:"min_masking_rate"`
+}
+
+// tokensFile caches the tokenised scenes in the run's folder.
+const tokensFile = "tokens.safetensors"
+
+// NewGenerator checks the recipe's data part and tokenises the scenes, or reads them from dir.
+func NewGenerator(be compute.Backend, r train.Recipe, dir string) (*Generator, error) {
+	g := &Generator{recipe: r, data: GeneratorData{Scenes: 30000, Dropout: .1}}
+	if err := decodeStrict(r.Data, &g.data); err != nil {
+		return nil, err
+	}
+	var err error
+	if g.text, err = textTokenizer(); err != nil {
+		return nil, err
+	}
+	eos, ok := g.text.TokenID("<|endoftext|>")
+	if !ok {
+		return nil, errors.New("objective: generator: the text tokenizer has no <|endoftext|>")
+	}
+	g.config = showo.Tiny(g.text.VocabSize(), eos)
+	g.prompting = showo.NewPrompting(g.config)
+	rng := prng.New(r.Seed, 0, prng.Scene).Rand()
+	for range g.data.Scenes {
+		g.scenes = append(g.scenes, world.Ordinary.Draw(rng))
+	}
+	return g, g.tokenise(be, filepath.Join(dir, tokensFile))
+}
+
+// tokenise fills g.tokens, from the cache if it was made with the same tokenizer and seed.
+func (g *Generator) tokenise(be compute.Backend, cache string) error {
+	hash, err := ckpt.HashFile(filepath.Join(g.data.Tokenizer, "model.safetensors"))
+	if err != nil {
+		return fmt.Errorf("objective: generator: tokenizer: %w", err)
+	}
+	key := fmt.Sprintf("%s/%d/%d", hash, g.recipe.Seed, g.data.Scenes)
+	if f, err := ckpt.Open(cache); err == nil {
+		defer f.Close()
+		if f.Metadata()["key"] == key {
+			g.tokens, err = f.Int32("tokens")
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	tok, err := magvit.Open(be, g.data.Tokenizer, magvit.Options{Batch: 32})
+	if err != nil {
+		return err
+	}
+	const chunk = 512
+	for at := 0; at < len(g.scenes); at += chunk {
+		var images []image.Image
+		for _, s := range g.scenes[at:min(at+chunk, len(g.scenes))] {
+			images = append(images, world.Render(s))
+		}
+		grids, err := tok.Encode(context.Background(), images)
+		if err != nil {
+			return err
+		}
+		for _, grid := range grids {
+			g.tokens = append(g.tokens, grid...)
+		}
+	}
+	table := ckpt.Tensor{Name: "tokens", DType: ckpt.I32, Shape: []int{len(g.scenes), g.config.NumVQTokens}, Values: g.tokens}
+	return ckpt.Write(cache, []ckpt.Tensor{table}, map[string]string{"key": key})
+}
+
+// Config implements Trainable.
+func (g *Generator) Config() ([]byte, error) { return json.MarshalIndent(g.config, "", "  ") }
+
+// Final implements Trainable.
+func (g *Generator) Final(w map[string]*tensors.Tensor) map[string]*tensors.Tensor { return w }
+
+// Init implements train.Objective.
+func (g *Generator) Init() (map[string]*tensors.Tensor, error) {
+	rng := prng.New(g.recipe.Seed, 0, prng.Init).Rand()
+	return showo.Init(g.config, rng, showo.InitOptions{Structured: true})
+}
+
+// Batch implements train.Objective: ids and labels [B, L], left pads [B].
+func (g *Generator) Batch(i int) ([]*tensors.Tensor, error) {
+	b, n := g.recipe.Batch, g.config.NumVQTokens
+	var ids, labels, pads []int32
+	order := prng.New(g.recipe.Seed, i, prng.Order)
+	captions := prng.New(g.recipe.Seed, i, prng.Caption).Rand()
+	masks := prng.New(g.recipe.Seed, i, prng.Masking)
+	dropout := prng.New(g.recipe.Seed, i, prng.Dropout)
+	for range b {
+		k := order.Intn(len(g.scenes))
+		m := showo.DrawMask(g.config.ImageIDs(g.tokens[k*n:(k+1)*n]), g.config.MaskTokenID, float32(g.data.MinMask), masks)
+		caption := g.text.Encode(world.Caption(captions, g.scenes[k]))
+		s := g.prompting.T2I(caption, m.IDs, m.Labels, dropout.Float64() < g.data.Dropout)
+		ids, labels, pads = append(ids, s.IDs...), append(labels, s.Labels...), append(pads, int32(s.Pads))
+	}
+	return []*tensors.Tensor{
+		graphx.Tensor(ids, b, len(ids)/b), graphx.Tensor(labels, b, len(labels)/b), graphx.Tensor(pads, b),
+	}, nil
+}
+
+// Loss implements train.Objective.
+func (g *Generator) Loss(s graphx.Scope, in []*graph.Node) (*graph.Node, []*graph.Node) {
+	return showo.T2ILoss(s, g.config, in[0], in[1], in[2]), nil
+}
+
+// Metrics implements train.Objective.
+func (g *Generator) Metrics() []string { return nil }
