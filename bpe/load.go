@@ -125,7 +125,7 @@ func Load(tokenizerJSON []byte) (*Tokenizer, error) {
 	}
 	m := file.Model
 	set := func(s *string) bool { return s != nil && *s != "" }
-	if m.Type != "" && m.Type != "BPE" || m.Dropout != nil && *m.Dropout != 0 || set(m.UnkToken) && m.ByteFallback || set(m.Prefix) || set(m.Suffix) || m.ByteFallback {
+	if m.Type != "" && m.Type != "BPE" || m.Dropout != nil && *m.Dropout != 0 || set(m.Prefix) || set(m.Suffix) || m.ByteFallback {
 		return nil, fmt.Errorf("bpe: tokenizer.json: model %q with dropout, affixes or byte fallback is not supported", m.Type)
 	}
 	split, err := file.PreTokenizer.split()
