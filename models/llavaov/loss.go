@@ -55,7 +55,7 @@ func PackedLoss(s graphx.Scope, c Config, o PackedOptions, in PackedInputs) Pack
 	}
 	tower := Tower(s.In(towerPrefix[:len(towerPrefix)-1]), c.Vision, c.TowerLayers, in.Pixels, nil)
 	rows := Project(s.In("model", "mm_projector"), tower)
-	hidden := decodePacked(s, c, embedPrefix(s, o.Prefix, rows), Embed(s.In("model"), in.IDs))
+	hidden := decodePacked(s, c, embedPrefix(s, o.Prefix, rows), embedLearned(s.In("model"), in.IDs))
 	logits := Reshape(Logits(s, hidden, 0), d[0]*d[1]*d[2], -1)
 	nll := NLL(logits, Reshape(in.Targets, -1))
 	answers := Reshape(in.Answers, -1)
@@ -89,12 +89,27 @@ func column(logits *Node, id int32) *Node {
 // embedPrefix is the shared beginning of every conversation: system turn, image rows [B, N, D], newline.
 func embedPrefix(s graphx.Scope, prefix []int32, rows *Node) *Node {
 	d := rows.Shape().Dimensions
-	words := Embed(s.In("model"), Const(rows.Graph(), prefix))
+	words := embedLearned(s.In("model"), Const(rows.Graph(), prefix))
 	newline := Reshape(s.Float32(newlineName, d[2]), 1, 1, d[2])
 	return Concatenate([]*Node{
 		BroadcastToDims(Reshape(words, 1, len(prefix), d[2]), d[0], len(prefix), d[2]), rows,
 		BroadcastToDims(newline, d[0], 1, d[2]),
 	}, 1)
+}
+
+// fewWords is the size of the word table up to which looking it up by a matrix product is the faster way to train: the
+// gradient of a lookup is a serial loop on CPUs.
+const fewWords = 4096
+
+// embedLearned is Embed, by a product with one-hot rows where the word table is small.
+func embedLearned(s graphx.Scope, ids *Node) *Node {
+	table := s.Float32("embed_tokens.weight")
+	d := table.Shape().Dimensions
+	if d[0] > fewWords {
+		return Embed(s, ids)
+	}
+	x := Dot(OneHot(Reshape(ids, -1), d[0], dtypes.Float32), table).General([]int{1}, nil, []int{0}, nil)
+	return Reshape(x, append(append([]int{}, ids.Shape().Dimensions...), d[1])...)
 }
 
 // packed is the attention of prefix rows and segments that share them.
@@ -111,11 +126,7 @@ func decodePacked(s graphx.Scope, c Config, prefix, text *Node) *Node {
 	g, dp, dt := prefix.Graph(), prefix.Shape().Dimensions, text.Shape().Dimensions
 	a := packed{t: c.Text, b: dp[0], p: dp[1], s: dt[1], n: dt[2], causalP: causal(g, dp[1]), causalT: causal(g, dt[2])}
 	table := func(from, n int) (cos, sin *Node) {
-		at := make([]float32, n)
-		for i := range at {
-			at[i] = float32(from + i)
-		}
-		cos, sin = nn.RotaryTables(Const(g, at), c.Text.HeadSize(), c.Text.RopeTheta)
+		cos, sin = rotaryConstants(g, c.Text, from, n)
 		return Reshape(cos, 1, 1, n, -1), Reshape(sin, 1, 1, n, -1)
 	}
 	a.cosP, a.sinP = table(0, a.p)
@@ -125,6 +136,22 @@ func decodePacked(s graphx.Scope, c Config, prefix, text *Node) *Node {
 		x = a.layer(s.In("model", "layers", i), x, i == c.Text.NumHiddenLayers-1)
 	}
 	return nn.RMSNorm(s.In("model", "norm"), x, c.Text.RMSNormEps)
+}
+
+// rotaryConstants are the tables [n, d/2] of positions from..from+n-1. Constants are not computed again in every loop
+// that reads them, as XLA would do with cosines.
+func rotaryConstants(g *Graph, t TextConfig, from, n int) (cos, sin *Node) {
+	half := t.HeadSize() / 2
+	c, s := make([][]float32, n), make([][]float32, n)
+	for p := range n {
+		for i := range half {
+			// As nn.RotaryTables does: frequency and angle are float32.
+			angle := float32(from+p) * float32(math.Pow(t.RopeTheta, -float64(i)/float64(half)))
+			c[p] = append(c[p], float32(math.Cos(float64(angle))))
+			s[p] = append(s[p], float32(math.Sin(float64(angle))))
+		}
+	}
+	return Const(g, c), Const(g, s)
 }
 
 // layer takes and returns [B, P+S*T, D]; the last one returns the segments' rows alone.
