@@ -1,5 +1,6 @@
-// Package verify is what the strategies below it share: a run of one selection that starts paths, asks the judge,
-// writes the trace and counts the cost. The strategies are single, bestofn, orm, prm and parm (Sec. 2.2, 3.1).
+// Package verify is what the paper's test-time verifiers (Sec. 2.2, 3) share: a run of one selection that starts paths,
+// asks the judge, writes the trace and counts the cost. The strategies single, bestofn, orm, prm and parm lie below it, one
+// function each. Step images are decoded when somebody looks at them and never twice. The package knows no models.
 package verify
 
 import (
@@ -31,6 +32,9 @@ type Run struct {
 // ErrNoSeeds is returned where a selection is asked for among no paths.
 var ErrNoSeeds = errors.New("verify: no seeds: N must be at least 1")
 
+// ErrNoVerdict is returned where a choice hangs on a question of which no verdict is a number.
+var ErrNoVerdict = errors.New("verify: no verdict is a number")
+
 // Start starts one path a seed.
 func (r *Run) Start(ctx context.Context, p cot.Prompt, seeds []uint64) error {
 	if len(seeds) == 0 {
@@ -40,6 +44,9 @@ func (r *Run) Start(ctx context.Context, p cot.Prompt, seeds []uint64) error {
 	paths, err := r.Generator.Start(ctx, p, seeds)
 	if err != nil {
 		return err
+	}
+	if len(paths) != len(seeds) {
+		return fmt.Errorf("verify: %d paths of %d seeds", len(paths), len(seeds))
 	}
 	for i, path := range paths {
 		r.traces = append(r.traces, cot.PathTrace{Index: i, Seed: path.Seed, Parent: -1})
@@ -61,6 +68,9 @@ func (r *Run) Fork(parent *cot.Path, seed uint64) *cot.Path {
 func (r *Run) Advance(ctx context.Context, paths []*cot.Path) error {
 	if len(paths) == 0 {
 		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if err := r.Generator.Advance(ctx, paths); err != nil {
 		return err
@@ -106,6 +116,9 @@ func (r *Run) Decode(ctx context.Context, paths []*cot.Path) ([]image.Image, err
 		if err != nil {
 			return nil, err
 		}
+		if len(images) != len(missing) {
+			return nil, fmt.Errorf("verify: %d step images of %d paths", len(images), len(missing))
+		}
 		r.cost.ImagesDecoded += len(missing)
 		for i, path := range missing {
 			r.images[path.Index] = stepImage{path.Step, images[i]}
@@ -131,6 +144,9 @@ type stepImage struct {
 func (r *Run) Ask(ctx context.Context, kind cot.QuestionKind, paths []*cot.Path) ([]cot.Verdict, error) {
 	if len(paths) == 0 {
 		return nil, nil
+	}
+	if r.Judge == nil || r.Questions.Text(kind, r.prompt) == "" {
+		return nil, fmt.Errorf("verify: no judge or no wording of the %s question in set %q", kind, r.Questions.Name)
 	}
 	images, err := r.Decode(ctx, paths)
 	if err != nil {
@@ -161,14 +177,18 @@ func (r *Run) ask(ctx context.Context, asked []cot.Question) ([]cot.Verdict, err
 	return verdicts, nil
 }
 
-// Truncate records that a path takes no further step.
+// Truncate records that a path was given up at its present step.
 func (r *Run) Truncate(path *cot.Path, reason string) {
-	r.traces[path.Index].TruncatedAt, r.traces[path.Index].Reason = path.Step, reason
+	r.traces[path.Index].TruncatedAt = path.Step
+	r.Note(path, reason)
 }
+
+// Note records what became of a path.
+func (r *Run) Note(path *cot.Path, reason string) { r.traces[path.Index].Reason = reason }
 
 // Select closes the run with its winner.
 func (r *Run) Select(strategy string, winner *cot.Path, nPrime int, reason string) cot.Selection {
-	r.traces[winner.Index].Reason = reason
+	r.Note(winner, reason)
 	r.cost.Seconds = time.Since(r.begun).Seconds()
 	return cot.Selection{
 		Prompt: r.prompt, Strategy: strategy, Winner: winner, WinnerAt: winner.Index, NPrime: nPrime,

@@ -99,7 +99,7 @@ func TestNaNNeverWins(t *testing.T) {
 		}
 	}
 	_, err := orm.Strategy{Judge: j, Questions: tiny(t)}.Select(context.Background(), &cottest.Generator{N: steps}, prompt, seeds(1))
-	if !errors.Is(err, orm.ErrNoVerdict) {
+	if !errors.Is(err, verify.ErrNoVerdict) {
 		t.Errorf("all NaN: %v", err)
 	}
 }

@@ -1,5 +1,6 @@
 // Package cottest has fakes whose fate is in the seed: a Generator whose paths have a hidden quality and a step at
-// which they become clear, and a Judge that sees both. Strategies are tested with them in microseconds.
+// which they become clear, and a Judge that sees both. Strategies are tested with them in microseconds. A step image
+// remembers which path and step it shows, so that the judge knows what it sees, and a mixed-up one is found out.
 package cottest
 
 import (
@@ -10,6 +11,7 @@ import (
 	"sync"
 
 	"imagecot/cot"
+	"imagecot/internal/prng"
 )
 
 // Fate is what a seed has in store for a path.
@@ -18,11 +20,21 @@ type Fate struct {
 	Clear   int     // first step with a clear image; 0 for never
 }
 
-// Generator is a fake cot.Generator. A path's token grid has one element that names its seed.
+// FateOf draws the fate of a seed for a generator of n steps: quality uniform, clear uniformly in 1..n or, one time in
+// n+1, never.
+func FateOf(n int) func(seed uint64) Fate {
+	return func(seed uint64) Fate {
+		s := prng.New(seed, 0, prng.Fake)
+		return Fate{Quality: s.Float64(), Clear: s.Intn(n + 1)}
+	}
+}
+
+// Generator is a fake cot.Generator. A path's token grid has one element that names its seed. It is safe for concurrent
+// use.
 type Generator struct {
-	N    int // decoding steps
-	Fate func(seed uint64) Fate
-	Err  error // returned by Advance if set
+	N       int                           // decoding steps
+	Err     error                         // returned by Advance if set
+	OnBatch func(paths []*cot.Path) error // called before each decoding step of a batch, if set; may cancel or fail
 
 	mu       sync.Mutex
 	advanced map[uint64]int
@@ -53,6 +65,11 @@ func (g *Generator) Advance(ctx context.Context, paths []*cot.Path) error {
 	if g.Err != nil {
 		return g.Err
 	}
+	if g.OnBatch != nil {
+		if err := g.OnBatch(paths); err != nil {
+			return err
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.advanced == nil {
@@ -63,9 +80,9 @@ func (g *Generator) Advance(ctx context.Context, paths []*cot.Path) error {
 			return fmt.Errorf("cottest: path %d is finished", p.Index)
 		}
 		p.Step++
-		p.Sample = []int32{int32(p.Seed)}
+		p.Sample = []int32{int32(p.Seed & math.MaxInt32)}
 		if p.Step == g.N {
-			p.Tokens = []int32{int32(p.Seed)}
+			p.Tokens = []int32{int32(p.Seed & math.MaxInt32)}
 		}
 		g.advanced[p.Seed]++
 	}
@@ -73,7 +90,11 @@ func (g *Generator) Advance(ctx context.Context, paths []*cot.Path) error {
 }
 
 // Advanced tells how many steps the paths of a seed took.
-func (g *Generator) Advanced(seed uint64) int { return g.advanced[seed] }
+func (g *Generator) Advanced(seed uint64) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.advanced[seed]
+}
 
 // Fork implements cot.Generator.
 func (g *Generator) Fork(path *cot.Path, seed uint64) *cot.Path {
@@ -84,6 +105,8 @@ func (g *Generator) Fork(path *cot.Path, seed uint64) *cot.Path {
 
 // Decode implements cot.Generator.
 func (g *Generator) Decode(_ context.Context, paths []*cot.Path) ([]image.Image, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	var out []image.Image
 	for _, p := range paths {
 		out = append(out, Image{image.NewGray(image.Rect(0, 0, 1, 1)), p.Seed, p.Step})
@@ -97,13 +120,18 @@ type Judge struct {
 	Fate func(seed uint64) Fate
 	// Threshold is the quality from which potential is affirmed.
 	Threshold float64
-	// Noise is added to the quality as seen at a step, if set.
+	// Noise is added to the quality as seen at a step, if set; see Gaussian.
 	Noise func(seed uint64, step int) float64
 	// Say overrides the verdict, if set and not nil.
 	Say func(q cot.Question) *cot.Verdict
 	Err error
 
 	Asked []cot.Question
+}
+
+// Gaussian is noise of that standard deviation, a function of seed and step.
+func Gaussian(sigma float64) func(seed uint64, step int) float64 {
+	return func(seed uint64, step int) float64 { return sigma * prng.New(seed, step, prng.Fake, 1).NormFloat() }
 }
 
 // Ask implements cot.Judge.
@@ -117,6 +145,9 @@ func (j *Judge) Ask(ctx context.Context, qs []cot.Question) ([]cot.Verdict, erro
 		img, ok := q.Image.(Image)
 		if !ok {
 			return nil, fmt.Errorf("cottest: question about a foreign image %T", q.Image)
+		}
+		if img.Step != q.Step {
+			return nil, fmt.Errorf("cottest: question about step %d of path %d with the image of step %d", q.Step, q.Path, img.Step)
 		}
 		out = append(out, j.verdict(q, img))
 	}
@@ -136,7 +167,10 @@ func (j *Judge) verdict(q cot.Question, img Image) cot.Verdict {
 	}
 	switch q.Kind {
 	case cot.Clarity:
-		return Certain(fate.Clear > 0 && img.Step >= fate.Clear)
+		if fate.Clear > 0 && img.Step >= fate.Clear {
+			return Probability(.9 + fate.Quality/11)
+		}
+		return Probability(fate.Quality / 11)
 	case cot.Potential:
 		if quality >= j.Threshold {
 			return Probability(.5 + quality/2.0001)
@@ -147,15 +181,8 @@ func (j *Judge) verdict(q cot.Question, img Image) cot.Verdict {
 	}
 }
 
-// Probability is the verdict with P(yes) = p, P(no) = 1 - p.
+// Probability is the verdict with P(yes) = p, P(no) = 1 - p, for p held to 1e-9..1-1e-9.
 func Probability(p float64) cot.Verdict {
+	p = min(max(p, 1e-9), 1-1e-9)
 	return cot.Verdict{LogPYes: math.Log(p), LogPNo: math.Log(1 - p)}
-}
-
-// Certain is an almost sure verdict.
-func Certain(yes bool) cot.Verdict {
-	if yes {
-		return Probability(.99)
-	}
-	return Probability(.01)
 }

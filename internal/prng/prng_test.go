@@ -46,7 +46,7 @@ func TestStreamsAreFrozen(t *testing.T) {
 
 func TestEveryPartOfTheNameMatters(t *testing.T) {
 	base := func() *Stream { return New(5, 6, Tokens, 7) }
-	if base().Uint64() != base().Uint64() {
+	if a, b := base().Uint64(), base().Uint64(); a != b {
 		t.Fatal("the same name gave two streams")
 	}
 	seen := map[uint64]string{base().Uint64(): "base"}

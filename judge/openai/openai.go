@@ -219,8 +219,9 @@ func middleware(r *http.Request, next option.MiddlewareNext) (*http.Response, er
 	}
 	res.Body = http.MaxBytesReader(nil, res.Body, maxAnswer)
 	if res.StatusCode != http.StatusOK {
-		defer res.Body.Close()
-		return nil, refusal(res)
+		err := refusal(res)
+		_ = res.Body.Close()
+		return nil, err
 	}
 	res.Header.Set("Content-Type", "application/json") // an answer that is no JSON shall be reported as such
 	return res, nil

@@ -3,10 +3,10 @@
 package bestofn
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"image"
-	"math"
 
 	"imagecot/cot"
 	"imagecot/verify"
@@ -17,12 +17,13 @@ type Score func(ctx context.Context, p cot.Prompt, img image.Image) (float64, er
 
 // Strategy is best of N by Score.
 type Strategy struct {
-	Name     string
+	Name     string // in the Selection; "bestofn" if empty
 	Score    Score
 	Observer cot.Observer
 }
 
-// Select implements cot.Strategy: the first path of the highest score.
+// Select implements cot.Strategy: the first path of the highest score. It fails with verify.ErrNoVerdict if no score is a
+// number.
 func (s Strategy) Select(ctx context.Context, g cot.Generator, p cot.Prompt, seeds []uint64) (cot.Selection, error) {
 	run := verify.Run{Generator: g, Observer: s.Observer}
 	if err := run.Start(ctx, p, seeds); err != nil {
@@ -35,15 +36,19 @@ func (s Strategy) Select(ctx context.Context, g cot.Generator, p cot.Prompt, see
 	if err != nil {
 		return cot.Selection{}, err
 	}
-	best, highest := 0, math.Inf(-1)
+	best, highest := -1, 0.0
 	for i, img := range images {
 		score, err := s.Score(ctx, p, img)
 		if err != nil {
 			return cot.Selection{}, fmt.Errorf("bestofn: path %d: %w", i, err)
 		}
-		if score > highest {
+		run.Note(run.Paths[i], fmt.Sprintf("score %.4g", score))
+		if score == score && (best < 0 || score > highest) { // NaN is not equal to itself
 			best, highest = i, score
 		}
 	}
-	return run.Select(s.Name, run.Paths[best], len(run.Paths), fmt.Sprintf("highest score, %.4g", highest)), nil
+	if best < 0 {
+		return cot.Selection{}, fmt.Errorf("bestofn: %d final images: %w", len(images), verify.ErrNoVerdict)
+	}
+	return run.Select(cmp.Or(s.Name, "bestofn"), run.Paths[best], len(run.Paths), fmt.Sprintf("highest score, %.4g", highest)), nil
 }

@@ -4,7 +4,6 @@ package orm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"imagecot/cot"
@@ -18,9 +17,6 @@ type Strategy struct {
 	Questions questions.Set
 	Observer  cot.Observer
 }
-
-// ErrNoVerdict is returned when no verdict of a question was a number.
-var ErrNoVerdict = errors.New("orm: no verdict is a number")
 
 // Select implements cot.Strategy.
 func (s Strategy) Select(ctx context.Context, g cot.Generator, p cot.Prompt, seeds []uint64) (cot.Selection, error) {
@@ -39,7 +35,7 @@ func (s Strategy) Select(ctx context.Context, g cot.Generator, p cot.Prompt, see
 }
 
 // Best asks the outcome question about finished paths and returns the one with the highest log P(yes), the first on
-// ties.
+// ties, and why in words. PARM's last task is this one, over N' paths.
 func Best(ctx context.Context, run *verify.Run, paths []*cot.Path) (*cot.Path, string, error) {
 	verdicts, err := run.Ask(ctx, cot.Outcome, paths)
 	if err != nil {
@@ -47,7 +43,7 @@ func Best(ctx context.Context, run *verify.Run, paths []*cot.Path) (*cot.Path, s
 	}
 	i := verify.Highest(verdicts)
 	if i < 0 {
-		return nil, "", ErrNoVerdict
+		return nil, "", fmt.Errorf("orm: %d final images: %w", len(paths), verify.ErrNoVerdict)
 	}
 	return paths[i], fmt.Sprintf("highest P(yes) of %d final images: %.4f", len(paths), verdicts[i].PYes()), nil
 }

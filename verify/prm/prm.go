@@ -1,6 +1,6 @@
 // Package prm is the process reward model as verifier (Sec. 2.2, App. B.2): step-level best of N. At each decoding
 // step N continuations of the current path are made, the judge looks at their step images, and the most confident
-// one goes on.
+// one goes on: N*T decoding steps and as many questions. It knows no models.
 package prm
 
 import (
@@ -9,7 +9,6 @@ import (
 
 	"imagecot/cot"
 	"imagecot/verify"
-	"imagecot/verify/orm"
 	"imagecot/verify/questions"
 )
 
@@ -26,7 +25,7 @@ func (s Strategy) Select(ctx context.Context, g cot.Generator, p cot.Prompt, see
 	if err := run.Start(ctx, p, seeds); err != nil {
 		return cot.Selection{}, err
 	}
-	candidates, reason := run.Paths, ""
+	candidates := run.Paths
 	for step := 1; ; step++ {
 		if err := run.Advance(ctx, candidates); err != nil {
 			return cot.Selection{}, err
@@ -37,10 +36,10 @@ func (s Strategy) Select(ctx context.Context, g cot.Generator, p cot.Prompt, see
 		}
 		best := verify.Highest(verdicts)
 		if best < 0 {
-			return cot.Selection{}, orm.ErrNoVerdict
+			return cot.Selection{}, fmt.Errorf("prm: step %d: %w", step, verify.ErrNoVerdict)
 		}
 		current := candidates[best]
-		reason = fmt.Sprintf("highest P(yes) of %d continuations at step %d: %.4f", len(candidates), step, verdicts[best].PYes())
+		reason := fmt.Sprintf("highest P(yes) of %d continuations at step %d: %.4f", len(candidates), step, verdicts[best].PYes())
 		for i, path := range candidates {
 			if i != best {
 				run.Truncate(path, "another continuation was more likely")
@@ -49,9 +48,11 @@ func (s Strategy) Select(ctx context.Context, g cot.Generator, p cot.Prompt, see
 		if step == g.Steps() {
 			return run.Select("prm", current, 1, reason), nil
 		}
-		candidates = []*cot.Path{current}
+		candidates = nil
 		for _, seed := range seeds {
-			if seed != current.Seed {
+			if seed == current.Seed {
+				candidates = append(candidates, current) // its own noise goes on
+			} else {
 				candidates = append(candidates, run.Fork(current, seed))
 			}
 		}

@@ -23,7 +23,7 @@ type Set struct {
 // Names of the sets there are.
 func Names() []string { return []string{"paper", "released", "tiny"} }
 
-// Get returns a set by name.
+// Get returns a set by name, with the questions of outcome, process, clarity and potential.
 func Get(name string) (Set, error) {
 	s := Set{Name: name, texts: map[cot.QuestionKind]string{}}
 	for _, kind := range []cot.QuestionKind{cot.Outcome, cot.Process, cot.Clarity, cot.Potential} {
@@ -36,7 +36,8 @@ func Get(name string) (Set, error) {
 	return s, nil
 }
 
-// Text is the question of that kind about a prompt. The image tag that the judge puts in front is not part of it.
+// Text is the question of that kind about a prompt, "" for a kind that the set has not. It is what follows "<image> ", the
+// tag and one space, which are the judge's to put in front.
 func (s Set) Text(kind cot.QuestionKind, p cot.Prompt) string {
 	return strings.ReplaceAll(s.texts[kind], "{prompt}", p.Text)
 }
