@@ -17,8 +17,15 @@ import (
 	"imagecot/internal/atomicfile"
 )
 
+// Scalars is told the figures of a step too: a TensorBoard event file, for instance.
+type Scalars interface {
+	Scalars(step int, values map[string]float64) error
+}
+
 // FileLog appends figures to DIR/metrics.jsonl and shows them, with the time left, on a writer for people.
 type FileLog struct {
+	Also Scalars // may be nil
+
 	file    *os.File
 	show    io.Writer
 	total   int
@@ -66,6 +73,11 @@ func (l *FileLog) Log(step int, values map[string]float64) error {
 	}
 	if _, err := l.file.Write(append(text, '\n')); err != nil {
 		return fmt.Errorf("train: metrics: %w", err)
+	}
+	if l.Also != nil {
+		if err := l.Also.Scalars(step, values); err != nil {
+			return err
+		}
 	}
 	left := time.Since(l.started) / time.Duration(max(1, step-l.first)) * time.Duration(l.total-step)
 	fmt.Fprintf(l.show, "step %d/%d, %s left:", step, l.total, left.Round(time.Second))

@@ -34,7 +34,7 @@ const plan = `
  5  models/nn                               # layers
  6  models/magvit models/...                # image tokens; other small models
  7  models/showo models/llavaov             # generator, judge
- 8  train train/...
+ 8  train train/... report/tensorboard       # the loop, what it learns, its event files
  9  align/...
 10  report
 11  experiment parity tiny                  # recipes into pipelines, reference cases, shipped checkpoints

@@ -13,6 +13,7 @@ import (
 
 	"imagecot/ckpt"
 	"imagecot/internal/atomicfile"
+	"imagecot/report/tensorboard"
 	"imagecot/train"
 
 	"github.com/gofrs/flock"
@@ -69,6 +70,12 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 		return err
 	}
 	defer log.Close()
+	events, err := tensorboard.Create(dir)
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	log.Also = events
 	loop.Log = log
 	err = loop.Run(ctx, func(step int) error {
 		if step%r.SaveEvery == 0 || step == r.MaxSteps {
