@@ -17,8 +17,8 @@ func Embed(s graphx.Scope, ids *Node) *Node {
 	return Gather(s.Float32("embed_tokens.weight"), InsertAxes(ids, -1))
 }
 
-// context is what the queries of a forward see, besides what their own layer computes.
-type context struct {
+// forward is what the queries of a forward see, besides what their own layer computes.
+type forward struct {
 	t        TextConfig
 	cos, sin *Node // [B or 1, 1, T, d/2]
 	// mask is additive, [B or 1, 1, T, P+T]: the past first, then the forward's own positions.
@@ -39,7 +39,7 @@ func causal(g *Graph, t int) *Node {
 }
 
 // positions makes the rotary tables of positions int32 [B or 1, T].
-func (c *context) positions(p *Node) {
+func (c *forward) positions(p *Node) {
 	d := p.Shape().Dimensions
 	cos, sin := nn.RotaryTables(p, c.t.HeadSize(), c.t.RopeTheta)
 	c.cos, c.sin = Reshape(cos, d[0], 1, d[1], -1), Reshape(sin, d[0], 1, d[1], -1)
@@ -51,7 +51,7 @@ func Decode(s graphx.Scope, t TextConfig, x, positions, mask *Node, see Observer
 	if mask == nil {
 		mask = causal(x.Graph(), x.Shape().Dimensions[1])
 	}
-	c := context{t: t, mask: mask}
+	c := forward{t: t, mask: mask}
 	c.positions(positions)
 	for i := range t.NumHiddenLayers {
 		x, _ = c.layer(s.In("layers", i), i, x)
@@ -74,10 +74,40 @@ func Logits(s graphx.Scope, hidden *Node, rows int) *Node {
 	return nn.MatMulT(s, hidden, w)
 }
 
+// run returns keys and values of all layers, [L, B, K, T, d] each, and with result the rows after the final norm. Without
+// result the last layer ends at its keys and values.
+func (c *forward) run(s graphx.Scope, x *Node, result bool) (*Node, []*Node) {
+	var keys, values []*Node
+	for i := range c.t.NumHiddenLayers {
+		layer := s.In("layers", i)
+		var own keysValues
+		if !result && i == c.t.NumHiddenLayers-1 {
+			own = c.keysValues(layer.In("self_attn"), nn.RMSNorm(layer.In("input_layernorm"), x, c.t.RMSNormEps))
+		} else {
+			x, own = c.layer(layer, i, x)
+		}
+		keys, values = append(keys, own.k), append(values, own.v)
+	}
+	own := []*Node{Stack(keys, 0), Stack(values, 0)}
+	if !result {
+		return nil, own
+	}
+	return nn.RMSNorm(s.In("norm"), x, c.t.RMSNormEps), own
+}
+
+// pastMask is the mask of ids [B, T] after a past [B, .., P, ..] of which the first length [B] positions are real.
+func pastMask(ids, length *Node, p int) *Node {
+	g, d := ids.Graph(), ids.Shape().Dimensions
+	shape := shapes.Make(dtypes.Int32, d[0], 1, d[1], p)
+	real := LessThan(Iota(g, shape, 3), BroadcastToShape(Reshape(length, d[0], 1, 1, 1), shape))
+	own := BroadcastToDims(causal(g, d[1]), d[0], 1, d[1], d[1])
+	return Concatenate([]*Node{nn.AdditiveMask(real), own}, 3)
+}
+
 // layer is one decoder layer; it also returns the keys and values of the forward's own positions.
 //
 //	x += o(attention(norm(x)));  x += down(silu(gate(norm(x))) * up(norm(x)))
-func (c *context) layer(s graphx.Scope, i int, x *Node) (*Node, keysValues) {
+func (c *forward) layer(s graphx.Scope, i int, x *Node) (*Node, keysValues) {
 	h := nn.RMSNorm(s.In("input_layernorm"), x, c.t.RMSNormEps)
 	own := c.keysValues(s.In("self_attn"), h)
 	all, mask, cos, sin := own, c.mask, c.cos, c.sin
@@ -94,7 +124,7 @@ func (c *context) layer(s graphx.Scope, i int, x *Node) (*Node, keysValues) {
 	return Add(x, nn.Linear(mlp.In("down_proj"), Mul(nn.SiLU(nn.Linear(mlp.In("gate_proj"), h)), nn.Linear(mlp.In("up_proj"), h)))), own
 }
 
-func (c *context) keysValues(s graphx.Scope, h *Node) keysValues {
+func (c *forward) keysValues(s graphx.Scope, h *Node) keysValues {
 	kv := c.t.NumKeyValueHeads
 	k := nn.SplitHeads(nn.Linear(s.In("k_proj"), h), kv)
 	return keysValues{nn.Rotary(k, c.cos, c.sin, c.t.HeadSize()), nn.SplitHeads(nn.Linear(s.In("v_proj"), h), kv)}
@@ -102,7 +132,7 @@ func (c *context) keysValues(s graphx.Scope, h *Node) keysValues {
 
 // attend shares each key-value head among the query heads of its group without repeating it: the group's queries stand
 // one after the other on the time axis.
-func (c *context) attend(s graphx.Scope, h *Node, all keysValues, mask, cos, sin *Node) *Node {
+func (c *forward) attend(s graphx.Scope, h *Node, all keysValues, mask, cos, sin *Node) *Node {
 	d := h.Shape().Dimensions
 	heads, kv, size := c.t.NumAttentionHeads, c.t.NumKeyValueHeads, c.t.HeadSize()
 	q := nn.Rotary(nn.SplitHeads(nn.Linear(s.In("q_proj"), h), heads), cos, sin, size)
