@@ -71,6 +71,10 @@ func TestRemaskTakesTheLeastConfident(t *testing.T) {
 	if want := []int32{1, 7, m, 3, m}; !slices.Equal(got, want) {
 		t.Errorf("Remask = %v, want %v", got, want)
 	}
+	// What was sampled where a token is known does not count.
+	if got = Remask([]int32{7}, []int32{9}, []float32{.5}, []float32{0}, 0, 0); got[0] != 7 {
+		t.Errorf("a known token became %d", got[0])
+	}
 	// Noise of 2 on the least confident one lifts ln .1 above ln .4.
 	got = Remask(state, []int32{1, 7, 2, 3, 4}, []float32{.4, 0, .1, .9, .2}, []float32{0, 0, 2, 0, 0}, 1, 2)
 	if want := []int32{m, 7, 2, 3, m}; !slices.Equal(got, want) {

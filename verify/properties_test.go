@@ -177,6 +177,33 @@ func TestPARMDeniedComesBeforeNeverClear(t *testing.T) {
 	}
 }
 
+// A tie and a verdict that is no number are no yes.
+func TestPARMNeedsAYes(t *testing.T) {
+	for name, v := range map[string]cot.Verdict{"tie": cottest.Probability(.5), "NaN": {LogPYes: math.NaN(), LogPNo: math.NaN()}} {
+		for _, kind := range []cot.QuestionKind{cot.Clarity, cot.Potential} {
+			j := &cottest.Judge{Fate: table(cottest.Fate{Quality: .9, Clear: 1}), Say: func(q cot.Question) *cot.Verdict {
+				if q.Kind == kind {
+					return &v
+				}
+				return nil
+			}}
+			if sel := choose(t, parm.Strategy{Judge: j, Questions: tiny(t)}, &cottest.Generator{N: steps}, 1); sel.NPrime != 0 {
+				t.Errorf("%s counts as yes to %s", name, kind)
+			}
+		}
+	}
+}
+
+// P(yes) and P(no) need not add up to 1: the ORM goes by P(yes).
+func TestORMGoesByPYes(t *testing.T) {
+	j := &cottest.Judge{Fate: table(cottest.Fate{}), Say: func(q cot.Question) *cot.Verdict {
+		return &[]cot.Verdict{{LogPYes: -1, LogPNo: -9}, {LogPYes: -.5, LogPNo: -1}}[q.Path]
+	}}
+	if sel := choose(t, orm.Strategy{Judge: j, Questions: tiny(t)}, &cottest.Generator{N: steps}, 2); sel.WinnerAt != 1 {
+		t.Errorf("winner %d", sel.WinnerAt)
+	}
+}
+
 func TestPARMFromAsksLater(t *testing.T) {
 	j := &cottest.Judge{Fate: table(cottest.Fate{Quality: .9, Clear: 2}), Threshold: .5}
 	choose(t, parm.Strategy{Judge: j, Questions: tiny(t), From: 4}, &cottest.Generator{N: steps}, 2)

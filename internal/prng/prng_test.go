@@ -36,6 +36,10 @@ func TestStreamsAreFrozen(t *testing.T) {
 	if a, b := s.Uint32(), s.Uint32(); a != 0x6627e8d5 || b != 0xe169c58d {
 		t.Errorf("stream 0 starts with %x %x", a, b)
 	}
+	s.Uint64() // the rest of block 0
+	if got, want := s.Uint32(), Philox([4]uint32{1}, [2]uint32{})[0]; got != want {
+		t.Errorf("block 1 starts with %x, want %x: blocks are counted in the first word", got, want)
+	}
 	if a := New(0, 0, 0).Uint64(); a != 0xe169c58d6627e8d5 {
 		t.Errorf("Uint64 = %x", a)
 	}
