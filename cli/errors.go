@@ -69,6 +69,8 @@ func exitCode(ctx context.Context, err error) (int, string) {
 		return exitUsage, "choose another folder with --out"
 	case errors.Is(err, experiment.ErrRecipe):
 		return exitUsage, "see --help"
+	case errors.Is(err, experiment.ErrRefused):
+		return exitRefused, ""
 	case errors.Is(err, tiny.ErrMissing):
 		return exitNotFound, "`imagecot models list` shows what is there"
 	case errors.Is(err, syscall.ENOSPC):

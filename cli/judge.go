@@ -59,6 +59,7 @@ func (a *app) judgeCommand() *cobra.Command {
 	f.Float64Var(&share, "validation", .1, "share of the prompts that training leaves out")
 	f.IntVar(&limit, "limit", 0, "ask at most this many questions (0 = all)")
 	f.StringVar(&r.Generator, "generator", r.Generator, "the generator, whose tokenizer shows the images")
+	f.StringVar(&r.Tokenizer, "tokenizer", r.Tokenizer, "the image tokenizer (default: GENERATOR/tokenizer, or tiny)")
 	f.StringVar(&r.Questions, "questions", "", "wording of the questions (default: the judge's own)")
 	f.BoolVar(&asJSON, "json", false, "one JSON object")
 	return cmd

@@ -25,8 +25,9 @@ func (a *app) generatorFlags(cmd *cobra.Command, r *experiment.Recipe) {
 	f.Uint64Var(&r.Seed, "seed", r.Seed, "run seed; the same seed gives the same image")
 	f.IntVar(&r.Steps, "steps", r.Steps, "decoding steps")
 	f.Float64Var(&r.Guidance, "guidance", r.Guidance, "classifier-free guidance g: (1+g) conditional - g unconditional")
-	f.Float64Var(&r.Temperature, "temperature", r.Temperature, "temperature of re-masking; 0 always keeps the most confident tokens")
+	f.Float64Var(&r.Temperature, "temperature", r.Temperature, "temperature of re-masking (the paper: 1); 0 always keeps the most confident tokens")
 	f.StringVar(&r.Generator, "generator", r.Generator, "the generator: tiny or a folder")
+	f.StringVar(&r.Tokenizer, "tokenizer", r.Tokenizer, "the image tokenizer: tiny or a folder (default: GENERATOR/tokenizer, or tiny)")
 }
 
 // open checks the recipe and loads its models.

@@ -25,6 +25,7 @@ type Recipe struct {
 	Guidance    float64 `yaml:"guidance" json:"guidance"` // (1+g) conditional - g unconditional
 	Temperature float64 `yaml:"temperature" json:"temperature"`
 	Generator   string  `yaml:"generator" json:"generator"` // name of a shipped model or a folder
+	Tokenizer   string  `yaml:"tokenizer" json:"tokenizer"` // image tokenizer; "" = the one beside the generator, or the shipped one
 	Judge       string  `yaml:"judge" json:"judge"`         // the same, or openai:MODEL@URL; "" = the strategy's own
 	Questions   string  `yaml:"questions" json:"questions"` // wording; "" = the one that the judge was trained on
 	Backend     string  `yaml:"backend" json:"-"`

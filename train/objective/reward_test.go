@@ -134,8 +134,14 @@ func rewardRecipe(dir, reward, from string) train.Recipe {
 	}
 }
 
-func TestRewardBatches(t *testing.T) {
+func TestReward(t *testing.T) {
 	dir := rewardFiles(t)
+	t.Run("batches", func(t *testing.T) { rewardBatches(t, dir) })
+	t.Run("trains", func(t *testing.T) { rewardTrains(t, dir) })
+	t.Run("says what is missing", func(t *testing.T) { rewardSaysWhatIsMissing(t, dir) })
+}
+
+func rewardBatches(t *testing.T, dir string) {
 	be := enginetest.Go(t)
 	for reward, from := range map[string]string{"orm": "ranking", "prm": "steps", "parm": "parm"} {
 		w, err := NewReward(be, rewardRecipe(dir, reward, from))
@@ -203,11 +209,10 @@ func checkGroup(t *testing.T, w *Reward, group []shown) {
 	}
 }
 
-func TestRewardTrains(t *testing.T) {
+func rewardTrains(t *testing.T, dir string) {
 	if testing.Short() {
 		t.Skip("trains two steps on the engine")
 	}
-	dir := rewardFiles(t)
 	be := enginetest.Go(t)
 	w, err := NewReward(be, rewardRecipe(dir, "parm", "parm"))
 	if err != nil {
@@ -230,8 +235,7 @@ type lastLog struct{ values map[string]float64 }
 
 func (l *lastLog) Log(_ int, v map[string]float64) error { l.values = v; return nil }
 
-func TestRewardSaysWhatIsMissing(t *testing.T) {
-	dir := rewardFiles(t)
+func rewardSaysWhatIsMissing(t *testing.T, dir string) {
 	be := enginetest.Go(t)
 	for want, change := range map[string]func(*train.Recipe){
 		"init_from is missing":     func(r *train.Recipe) { r.InitFrom = "" },
