@@ -20,6 +20,7 @@ func init() {
 	register("showo-prompting", showoPrompting)
 	register("showo-mask", showoMask)
 	register("showo-loss", showoLoss)
+	register("showo-generate", showoGenerate)
 }
 
 // showoModel reads the case's architecture and weights and checks the one against the other.

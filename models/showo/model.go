@@ -48,11 +48,15 @@ func hidden(s graphx.Scope, cfg Config, q Sequence, see func(string, *Node)) *No
 	a := attention{cfg: cfg, mask: InsertAxes(nn.AdditiveMask(q.Allow), 1)}
 	a.turn(q.Positions)
 	for i := range cfg.LLM.Layers {
-		x = a.block(s.In("showo", "model", "layers", i), x, within(see, fmt.Sprintf("block%d", i)))
+		x, _ = a.block(s.In("showo", "model", "layers", i), x, nil, within(see, fmt.Sprintf("block%d", i)))
 	}
-	x = nn.LayerNorm(s.In("showo", "model", "final_layernorm"), x, cfg.LLM.LayerNormEps)
+	x = finalNorm(s, cfg, x)
 	see("final_norm", x)
 	return x
+}
+
+func finalNorm(s graphx.Scope, cfg Config, x *Node) *Node {
+	return nn.LayerNorm(s.In("showo", "model", "final_layernorm"), x, cfg.LLM.LayerNormEps)
 }
 
 // Embed looks up the word, mark or image token of each id: [...] to [..., D], float32.
@@ -101,27 +105,36 @@ func (a *attention) turn(positions *Node) {
 	a.cos, a.sin = nn.RotaryTables(InsertAxes(positions, 1), a.cfg.rotary(), a.cfg.LLM.RopeTheta)
 }
 
+// keysValues is what rows let others look at: both [B, H, L, d], keys normalised and turned.
+type keysValues struct{ k, v *Node }
+
 // block is Phi's: attention and MLP side by side on one LayerNorm.
 //
 //	h = LN(x)
 //	x + dense(attend(q(h), k(h), v(h))) + fc2(gelu(fc1(h)))
-func (a attention) block(s graphx.Scope, x *Node, see func(string, *Node)) *Node {
+//
+// Keys and values of earlier rows may be given as past; own are those of x.
+func (a attention) block(s graphx.Scope, x *Node, past *keysValues, see func(string, *Node)) (y *Node, own keysValues) {
 	h := nn.LayerNorm(s.In("input_layernorm"), x, a.cfg.LLM.LayerNormEps)
 	see(".ln", h)
 	at := s.In("self_attn")
-	k, v := a.keysValues(at, h)
-	attended := a.attend(at, h, k, v)
+	own = a.keysValues(at, h)
+	all := own
+	if past != nil {
+		all = keysValues{Concatenate([]*Node{past.k, own.k}, 2), Concatenate([]*Node{past.v, own.v}, 2)}
+	}
+	attended := a.attend(at, h, all)
 	see(".attn", attended)
 	m := mlp(s.In("mlp"), h)
 	see(".mlp", m)
-	y := Add(x, Add(attended, m))
+	y = Add(x, Add(attended, m))
 	see("", y)
-	return y
+	return y, own
 }
 
-// keysValues of h [B, L, D]: each [B, H, L, d], keys normalised and turned.
-func (a attention) keysValues(s graphx.Scope, h *Node) (k, v *Node) {
-	return a.normTurn(s, "k", h), nn.SplitHeads(nn.Linear(s.In("v_proj"), h), a.cfg.LLM.Heads)
+// keysValues of h [B, L, D].
+func (a attention) keysValues(s graphx.Scope, h *Node) keysValues {
+	return keysValues{a.normTurn(s, "k", h), nn.SplitHeads(nn.Linear(s.In("v_proj"), h), a.cfg.LLM.Heads)}
 }
 
 // normTurn projects h to the heads of q or k, normalises each head and turns its first channels by position.
@@ -134,10 +147,10 @@ func (a attention) normTurn(s graphx.Scope, which string, h *Node) *Node {
 }
 
 // attend lets the rows of h [B, Q, D] look at keys and values [B, H, K, d].
-func (a attention) attend(s graphx.Scope, h, k, v *Node) *Node {
+func (a attention) attend(s graphx.Scope, h *Node, kv keysValues) *Node {
 	q := a.normTurn(s, "q", h)
 	scale := 1 / math.Sqrt(float64(a.cfg.LLM.HiddenSize/a.cfg.LLM.Heads))
-	return nn.Linear(s.In("dense"), nn.MergeHeads(nn.Attention(q, k, v, a.mask, scale)))
+	return nn.Linear(s.In("dense"), nn.MergeHeads(nn.Attention(q, kv.k, kv.v, a.mask, scale)))
 }
 
 func mlp(s graphx.Scope, h *Node) *Node {

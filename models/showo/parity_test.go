@@ -13,7 +13,7 @@ import (
 
 func TestParity(t *testing.T) {
 	least := map[string]int{ // outputs compared
-		"showo-forward": 7, "showo-prompting": 8, "showo-mask": 4, "showo-loss": 40,
+		"showo-forward": 7, "showo-prompting": 9, "showo-mask": 4, "showo-loss": 4, "showo-generate": 10, "showo-mmu": 4,
 	}
 	for _, dir := range goldens.Cases(t, "showo-*") {
 		t.Run(filepath.Base(dir), func(t *testing.T) {

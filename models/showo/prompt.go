@@ -33,8 +33,8 @@ func (p Prompting) lead(text []int32) []int32 {
 	return append([]int32{p.cfg.EOT()}, text...)
 }
 
-// condition is t2i, lead(text), eot: at most S+1 ids, of which the last is eot.
-func (p Prompting) condition(text []int32) []int32 {
+// Condition is what an image is decoded from: t2i, text, eot; at most S+1 ids, of which the last is eot.
+func (p Prompting) Condition(text []int32) []int32 {
 	ids := append([]int32{p.cfg.T2I()}, p.lead(text)...)
 	if len(ids) > p.cfg.MaxSeqLength {
 		ids = ids[:p.cfg.MaxSeqLength]
@@ -54,7 +54,7 @@ func (p Prompting) appendImage(ids, image []int32) []int32 {
 
 // T2IGen is the sequence to decode an image of the text from: pads, t2i, text, eot, soi, image, eoi.
 func (p Prompting) T2IGen(text, image []int32) Row {
-	condition := p.condition(text)
+	condition := p.Condition(text)
 	s := Row{Pads: p.cfg.MaxSeqLength + 1 - len(condition), n: p.cfg.MaxSeqLength + 1, task: taskT2I}
 	for range s.Pads {
 		s.IDs = append(s.IDs, p.cfg.Pad())

@@ -1,0 +1,345 @@
+package showo
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"imagecot/cot"
+	"imagecot/internal/graphx"
+	"imagecot/maskgit"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/tensors"
+)
+
+// Options of decoding.
+type Options struct {
+	Steps       int                     // T; the paper: 18
+	Guidance    float64                 // g of (1+g) cond - g uncond; 0 means no unconditional rows; the paper: 1.75
+	Temperature float64                 // tau_0 of re-masking; the paper: 1
+	Rule        maskgit.TemperatureRule // how it falls; the paper: compound
+	Schedule    maskgit.Schedule        // masked share over the steps; the paper: cosine
+	// Tile is the number of paths that run together; 0 means 8. Fewer live paths are filled up, so that a path's bits
+	// do not depend on what else is decoded.
+	Tile int
+}
+
+// PaperOptions are the settings of the paper.
+func PaperOptions() Options {
+	return Options{Steps: 18, Guidance: 1.75, Temperature: 1, Rule: maskgit.Compound, Schedule: maskgit.Cosine}
+}
+
+// TinyOptions are those of the tiny world: at the paper's temperature the background eats small objects.
+func TinyOptions() Options {
+	o := PaperOptions()
+	o.Temperature, o.Rule = 4, maskgit.Anneal
+	return o
+}
+
+// Rules are the settings that package maskgit decides by.
+func (o Options) Rules() maskgit.Options {
+	return maskgit.Options{Steps: o.Steps, Schedule: o.Schedule, Temperature: o.Temperature, Rule: o.Rule}
+}
+
+// Validate reports settings that cannot be decoded with.
+func (o Options) Validate() error {
+	if !(o.Guidance >= 0) || math.IsInf(o.Guidance, 0) {
+		return fmt.Errorf("showo: guidance is %v, want a number of at least 0", o.Guidance)
+	}
+	if o.Tile < 0 || o.Tile > 1<<12 {
+		return fmt.Errorf("showo: tile of %d paths", o.Tile)
+	}
+	return o.Rules().Validate()
+}
+
+// Decoder computes what one decoding step needs of the model: probabilities over the codebook at every image position.
+// It does only what is read: prompts enter once, as keys and values; padding is cut; guidance is applied before the
+// head, which covers the codebook only; the first step, where nothing is known yet, runs once a prompt. All of this
+// equals the plain forward but for rounding. It is safe for concurrent use.
+type Decoder struct {
+	cfg    Config
+	o      Options
+	prompt *graphx.Program
+	step   *graphx.Program
+	logits *graphx.Program
+
+	mu       sync.Mutex
+	prefixes map[string]*Prefix
+	order    []string // keys of prefixes, oldest first
+	tiles    []tileKeys
+}
+
+// Prefix is a condition that went through the model: its keys and values in every layer.
+type Prefix struct {
+	width int       // columns, left padding included
+	pads  int       // of which padding
+	kv    []float32 // [2*layers, H, width, d]: keys of layer 0, values of layer 0, ..
+
+	first []float32 // probabilities [N*K] with every image token masked; nil until asked for; guarded by Decoder.mu
+}
+
+// tileKeys are the keys and values of a whole tile, kept because candidates of one prompt share them for all steps.
+type tileKeys struct {
+	of []*Prefix
+	kv *tensors.Tensor // [rows, 2*layers, H, width, d]
+}
+
+// State is where a path stands: tokens [N], cot.Masked where unknown, under a condition.
+type State struct {
+	Prefix *Prefix
+	Tokens []int32
+}
+
+const (
+	prefixUnit = 32 // prefixes are as wide as a multiple of this, or as S+1: few shapes to compile
+	tilesKept  = 4
+	bytesKept  = 256 << 20 // of prefixes
+)
+
+// NewDecoder makes a decoder of weights named and shaped as Shapes says.
+func NewDecoder(be compute.Backend, cfg Config, w *graphx.Weights, o Options) (*Decoder, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if err := Check(cfg, w); err != nil {
+		return nil, err
+	}
+	if o.Tile == 0 {
+		o.Tile = 8
+	}
+	d := &Decoder{cfg: cfg, o: o, prefixes: map[string]*Prefix{}}
+	policy := graphx.PolicyFor(be)
+	var err error
+	if d.prompt, err = graphx.NewProgram(be, "showo prompt", w, policy, prefixGraph(cfg)); err != nil {
+		return nil, err
+	}
+	if d.step, err = graphx.NewProgram(be, "showo step", w, policy, stepGraph(cfg, o.Guidance, true)); err != nil {
+		return nil, err
+	}
+	d.logits, err = graphx.NewProgram(be, "showo logits", w, policy, stepGraph(cfg, o.Guidance, false))
+	return d, err
+}
+
+// Config of the model.
+func (d *Decoder) Config() Config { return d.cfg }
+
+// Options in use.
+func (d *Decoder) Options() Options { return d.o }
+
+// Condition runs a condition (Prompting.Condition: t2i, text, eot; at most S+1 ids) through the model, or finds it among
+// the recent ones.
+func (d *Decoder) Condition(ids []int32) (*Prefix, error) {
+	return d.prefix(ids, d.widthOf(len(ids)))
+}
+
+func (d *Decoder) widthOf(n int) int {
+	return min(d.cfg.MaxSeqLength+1, (n+prefixUnit-1)/prefixUnit*prefixUnit)
+}
+
+func (d *Decoder) prefix(ids []int32, width int) (*Prefix, error) {
+	if len(ids) == 0 || len(ids) > width {
+		return nil, fmt.Errorf("showo: condition of %d ids, want 1 to %d", len(ids), d.cfg.MaxSeqLength+1)
+	}
+	for i, id := range ids {
+		if id < 0 || int(id) >= d.cfg.VocabSize {
+			return nil, fmt.Errorf("showo: condition id %d is %d, want 0 to %d", i, id, d.cfg.VocabSize-1)
+		}
+	}
+	key := fmt.Sprint(width, ids)
+	d.mu.Lock()
+	p := d.prefixes[key]
+	d.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	p = &Prefix{width: width, pads: width - len(ids)}
+	padded := make([]int32, width)
+	for i := range p.pads {
+		padded[i] = d.cfg.Pad()
+	}
+	copy(padded[p.pads:], ids)
+	in := []*tensors.Tensor{graphx.Tensor(padded, 1, width), graphx.Tensor([]int32{int32(p.pads)}, 1)}
+	out, err := d.prompt.Run(in[0], in[1])
+	graphx.Free(in...)
+	if err != nil {
+		return nil, fmt.Errorf("showo: prompt of %d ids: %w", len(ids), err)
+	}
+	p.kv = graphx.Floats(out[0])
+	d.keep(key, p)
+	return p, nil
+}
+
+// keep stores a prefix and drops the oldest ones beyond the budget.
+func (d *Decoder) keep(key string, p *Prefix) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.prefixes[key] != nil {
+		return
+	}
+	d.prefixes[key] = p
+	d.order = append(d.order, key)
+	most := max(tilesKept, bytesKept/(4*(len(p.kv)+d.cfg.NumVQTokens*d.cfg.CodebookSize)))
+	for len(d.order) > most {
+		delete(d.prefixes, d.order[0])
+		d.order = d.order[1:]
+	}
+}
+
+// Probabilities returns for each state the guided distribution [N*K] over the codebook at every position, row-major by
+// position. States may share the returned slices; do not write to them.
+func (d *Decoder) Probabilities(ctx context.Context, states []State) ([][]float32, error) {
+	out := make([][]float32, len(states))
+	var jobs []State
+	jobOf := make([]int, len(states))
+	fresh := map[*Prefix]int{} // jobs whose tokens are all masked
+	for i, s := range states {
+		if err := d.checkTokens(s.Tokens); err != nil {
+			return nil, fmt.Errorf("showo: state %d: %w", i, err)
+		}
+		if slices.ContainsFunc(s.Tokens, func(t int32) bool { return t != cot.Masked }) {
+			jobOf[i] = len(jobs)
+			jobs = append(jobs, s)
+			continue
+		}
+		if out[i] = d.firstOf(s.Prefix); out[i] != nil {
+			continue
+		}
+		job, ok := fresh[s.Prefix]
+		if !ok {
+			job = len(jobs)
+			fresh[s.Prefix] = job
+			jobs = append(jobs, s)
+		}
+		jobOf[i] = job
+	}
+	results, err := d.run(ctx, d.step, jobs)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	for p, job := range fresh {
+		p.first = results[job]
+	}
+	d.mu.Unlock()
+	for i := range out {
+		if out[i] == nil {
+			out[i] = results[jobOf[i]]
+		}
+	}
+	return out, nil
+}
+
+func (d *Decoder) firstOf(p *Prefix) []float32 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return p.first
+}
+
+// Logits returns for each state what Probabilities is the softmax of, [N*K].
+func (d *Decoder) Logits(ctx context.Context, states []State) ([][]float32, error) {
+	return d.run(ctx, d.logits, states)
+}
+
+// checkTokens reports a grid of the wrong size and tokens that do not exist.
+func (d *Decoder) checkTokens(tokens []int32) error {
+	if len(tokens) != d.cfg.NumVQTokens {
+		return fmt.Errorf("%d image tokens, want %d", len(tokens), d.cfg.NumVQTokens)
+	}
+	for i, t := range tokens {
+		if t != cot.Masked && (t < 0 || int(t) >= d.cfg.CodebookSize) {
+			return fmt.Errorf("image token %d is %d, want 0 to %d", i, t, d.cfg.CodebookSize-1)
+		}
+	}
+	return nil
+}
+
+// run computes a step program's rows [N*K] for all states, in tiles of states whose prefixes are equally wide.
+func (d *Decoder) run(ctx context.Context, program *graphx.Program, states []State) ([][]float32, error) {
+	out := make([][]float32, len(states))
+	byWidth := map[int][]int{}
+	var widths []int
+	for i, s := range states {
+		if byWidth[s.Prefix.width] == nil {
+			widths = append(widths, s.Prefix.width)
+		}
+		byWidth[s.Prefix.width] = append(byWidth[s.Prefix.width], i)
+	}
+	for _, width := range widths {
+		for tile := range slices.Chunk(byWidth[width], d.o.Tile) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			if err := d.runTile(program, width, states, tile, out); err != nil {
+				return nil, fmt.Errorf("showo: step of %d paths: %w", len(tile), err)
+			}
+		}
+	}
+	return out, nil
+}
+
+// runTile fills out[i] for the states i of one tile.
+func (d *Decoder) runTile(program *graphx.Program, width int, states []State, tile []int, out [][]float32) error {
+	n, size := d.cfg.NumVQTokens, d.cfg.NumVQTokens*d.cfg.CodebookSize
+	rows := make([]*Prefix, d.o.Tile, 2*d.o.Tile)
+	ids := make([]int32, 0, d.o.Tile*n)
+	for r := range rows {
+		s := states[tile[min(r, len(tile)-1)]] // rows to spare repeat the last state
+		rows[r] = s.Prefix
+		ids = append(ids, d.cfg.ImageIDs(s.Tokens)...)
+	}
+	if d.o.Guidance != 0 {
+		uncond, err := d.prefix(NewPrompting(d.cfg).Condition(nil), width)
+		if err != nil {
+			return err
+		}
+		for range d.o.Tile {
+			rows = append(rows, uncond)
+		}
+	}
+	pads := make([]int32, len(rows))
+	for r, p := range rows {
+		pads[r] = int32(p.pads)
+	}
+	in := []*tensors.Tensor{graphx.Tensor(ids, d.o.Tile, n), graphx.Tensor(pads, len(pads))}
+	result, err := program.Run(in[0], in[1], d.keysOf(rows))
+	graphx.Free(in...)
+	if err != nil {
+		return err
+	}
+	err = tensors.ConstFlatData(result[0], func(flat []float32) {
+		for r, i := range tile {
+			out[i] = slices.Clone(flat[r*size : (r+1)*size])
+		}
+	})
+	graphx.Free(result...)
+	return err
+}
+
+// keysOf is the keys and values of a tile's rows.
+func (d *Decoder) keysOf(rows []*Prefix) *tensors.Tensor {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, t := range d.tiles {
+		if slices.Equal(t.of, rows) {
+			d.tiles = append(slices.Delete(d.tiles, i, i+1), t) // latest last
+			return t.kv
+		}
+	}
+	flat := make([]float32, 0, len(rows)*len(rows[0].kv))
+	for _, p := range rows {
+		flat = append(flat, p.kv...)
+	}
+	l := d.cfg.LLM
+	t := tileKeys{of: rows, kv: graphx.Tensor(flat, len(rows), 2*l.Layers, l.Heads, rows[0].width, l.HiddenSize/l.Heads)}
+	if len(d.tiles) == tilesKept {
+		d.tiles = slices.Delete(d.tiles, 0, 1) // its buffers go with the garbage: another goroutine may still read them
+	}
+	d.tiles = append(d.tiles, t)
+	return t.kv
+}

@@ -1,0 +1,98 @@
+//go:build unix
+
+package showo
+
+import (
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"imagecot/internal/enginetest"
+	"imagecot/internal/graphx"
+	"imagecot/internal/prng"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph code reads as formulas
+)
+
+// BenchmarkTrainingGradient is the loss and all gradients of the tiny generator at batch 16.
+func BenchmarkTrainingGradient(b *testing.B) {
+	configuration := os.Getenv(enginetest.Variable)
+	if configuration == "" {
+		b.Skip("needs a fast engine")
+	}
+	be, err := compute.NewWithConfig(configuration)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg := Tiny(420, 0)
+	for name, dtype := range map[string]dtypes.DType{"float32": dtypes.Float32, "bfloat16": dtypes.BFloat16} {
+		b.Run(name, func(b *testing.B) {
+			t, err := Init(cfg, prng.New(1, 0, prng.Init).Rand(), InitOptions{Structured: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			w := graphx.NewWeights(t)
+			p, err := graphx.NewProgram(be, "training", w, graphx.Policy{Compute: dtype}, func(s graphx.Scope, in []*Node) []*Node {
+				loss := T2ILoss(s, cfg, in[0], in[1], in[2])
+				var wrt []*Node
+				for _, n := range w.Names() {
+					wrt = append(wrt, s.Param(n))
+				}
+				return append([]*Node{loss}, Gradient(loss, wrt...)...)
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ids, labels, pads := trainingBatch(cfg, 16)
+			in := []any{graphx.Tensor(ids, 16, len(ids)/16), graphx.Tensor(labels, 16, len(ids)/16), graphx.Tensor(pads, 16)}
+			for range 2 {
+				out, err := p.Run(in...)
+				if err != nil {
+					b.Fatal(err)
+				}
+				graphx.Free(out...)
+			}
+			begun := processorTime()
+			for b.Loop() {
+				out, err := p.Run(in...)
+				if err != nil {
+					b.Fatal(err)
+				}
+				graphx.Free(out...)
+			}
+			b.ReportMetric(float64((processorTime()-begun).Milliseconds())/float64(b.N), "cpu-ms/op")
+		})
+	}
+}
+
+// processorTime is what the process has used on all cores: it is comparable on a busy machine, where time is not.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// trainingBatch draws rows of random texts and images.
+func trainingBatch(cfg Config, rows int) (ids, labels, pads []int32) {
+	rng := prng.New(3, 0, prng.Masking)
+	p := NewPrompting(cfg)
+	for range rows {
+		text := make([]int32, 3+rng.Intn(10))
+		for i := range text {
+			text[i] = 1 + int32(rng.Intn(cfg.LLMVocabSize-1))
+		}
+		tokens := make([]int32, cfg.NumVQTokens)
+		for i := range tokens {
+			tokens[i] = int32(rng.Intn(cfg.CodebookSize))
+		}
+		m := DrawMask(cfg.ImageIDs(tokens), cfg.MaskTokenID, 0, rng)
+		row := p.T2I(text, m.IDs, m.Labels, false)
+		ids, labels, pads = append(ids, row.IDs...), append(labels, row.Labels...), append(pads, int32(row.Pads))
+	}
+	return ids, labels, pads
+}
