@@ -1,11 +1,16 @@
 package showo
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
+	"path"
 	"slices"
 	"strings"
 
+	"imagecot/ckpt"
 	"imagecot/internal/graphx"
 )
 
@@ -64,3 +69,38 @@ func Check(cfg Config, w *graphx.Weights) error {
 	}
 	return fmt.Errorf("showo: weights: %s", strings.Join(faults, ", "))
 }
+
+// publishedFile is what the published repositories call their weights.
+const publishedFile = "pytorch_model.safetensors"
+
+// OpenFS reads a model folder of a file system, for example an embedded one: config.json, and model.safetensors (or its
+// shards) or pytorch_model.safetensors. The weights are checked against the architecture.
+func OpenFS(fsys fs.FS, dir string) (Config, *graphx.Weights, error) {
+	data, err := fs.ReadFile(fsys, path.Join(dir, "config.json"))
+	if err != nil {
+		return Config{}, nil, fmt.Errorf("showo: %w", err)
+	}
+	cfg, err := LoadConfig(data)
+	if err != nil {
+		return Config{}, nil, err
+	}
+	f, err := ckpt.OpenModelFS(fsys, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if other, failed := ckpt.OpenFS(fsys, path.Join(dir, publishedFile)); failed == nil {
+			f, err = other, nil
+		}
+	}
+	if err != nil {
+		return Config{}, nil, fmt.Errorf("showo: %w", err)
+	}
+	defer f.Close()
+	t, err := f.Tensors()
+	if err != nil {
+		return Config{}, nil, fmt.Errorf("showo: %w", err)
+	}
+	w := graphx.NewWeights(t)
+	return cfg, w, Check(cfg, w)
+}
+
+// Open is OpenFS for a folder on disk.
+func Open(dir string) (Config, *graphx.Weights, error) { return OpenFS(os.DirFS(dir), ".") }
