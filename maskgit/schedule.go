@@ -111,7 +111,7 @@ func (r TemperatureRule) Validate() error {
 }
 
 // Temperature is the factor of the Gumbel noise at step (0..steps-1). It scales re-masking only: the sampling of tokens
-// has no temperature.
+// has no temperature. Deviation D1: it starts anew for every path.
 func (r TemperatureRule) Temperature(tau0 float64, steps, step int) float64 {
 	left := func(k int) float64 { return 1 - float64(k+1)/float64(steps) }
 	switch r {

@@ -19,7 +19,7 @@ var ErrNoLogprobs = errors.New("the endpoint sends no log-probabilities; use a s
 
 // verdict sums the probabilities of the spellings yes, Yes, " yes" and " Yes" among the likeliest first tokens, and the same
 // for no. Where only one of the two is listed, the other gets the most that it can have: no more than the least likely
-// listed token and no more than what all listed ones leave.
+// listed token and no more than what all listed ones leave (Deviation D9).
 func verdict(answer *sdk.ChatCompletion) (cot.Verdict, error) {
 	if len(answer.Choices) == 0 {
 		return cot.Verdict{}, errors.New("the answer holds no choice")

@@ -97,7 +97,7 @@ func split(ctx context.Context, run *verify.Run, kind cot.QuestionKind, paths []
 	return yes, no, err
 }
 
-// lastResort is the rule for N' = 0.
+// lastResort is the rule for N' = 0. Deviation D5: the paper does not say P(no) of which question.
 func lastResort(denied, unclear verdicts) (*cot.Path, string) {
 	if i := verify.LeastNo(denied.given); i >= 0 {
 		return denied.paths[i], fmt.Sprintf("no path had potential; this one the lowest log P(no), %.4f", denied.given[i].LogPNo)

@@ -19,7 +19,8 @@ type Strategy struct {
 	Observer  cot.Observer
 }
 
-// Select implements cot.Strategy. The seeds' number is N: continuation j of a step draws seed j's noise from there on.
+// Select implements cot.Strategy. The seeds' number is N: continuation j of a step draws seed j's noise from there on
+// (Deviation D7: the paper leaves open how continuations differ).
 func (s Strategy) Select(ctx context.Context, g cot.Generator, p cot.Prompt, seeds []uint64) (cot.Selection, error) {
 	run := verify.Run{Generator: g, Judge: s.Judge, Questions: s.Questions, Observer: s.Observer}
 	if err := run.Start(ctx, p, seeds); err != nil {
