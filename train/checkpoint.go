@@ -45,6 +45,7 @@ func (l *Loop) Save(dir string) error {
 	if err := atomicfile.WriteFile(filepath.Join(at, "state.json"), text, 0o644); err != nil {
 		return err
 	}
+	l.saved = at
 	all, err := checkpoints(dir)
 	if err != nil {
 		return err
@@ -82,7 +83,7 @@ func (l *Loop) Resume(dir string) (bool, error) {
 	if err := readTensors(filepath.Join(at, "optimizer.safetensors"), l.keys, l.state); err != nil {
 		return false, err
 	}
-	l.step = p.Step
+	l.step, l.saved = p.Step, at
 	return true, nil
 }
 

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,8 @@ type Loop struct {
 	rules   map[string]rule
 	params  map[string]*tensors.Tensor
 	state   map[string]*tensors.Tensor
-	step    int // optimiser steps done
+	step    int    // optimiser steps done
+	saved   string // newest checkpoint, "" if there is none
 	fused   *graph.Exec
 	micro   *graph.Exec
 	apply   *graph.Exec
@@ -185,7 +187,7 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 		for i, v := range values {
 			sums[i] += v
 			if math.IsNaN(v) || math.IsInf(v, 0) {
-				return fmt.Errorf("%w: step %d, seed %d", ErrNotFinite, l.step, r.Seed)
+				return fmt.Errorf("%w: step %d, seed %d, last good checkpoint: %s", ErrNotFinite, l.step, r.Seed, cmp.Or(l.saved, "none"))
 			}
 		}
 		l.step++

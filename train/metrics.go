@@ -6,13 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"time"
 
 	"imagecot/internal/atomicfile"
 )
@@ -22,20 +18,16 @@ type Scalars interface {
 	Scalars(step int, values map[string]float64) error
 }
 
-// FileLog appends figures to DIR/metrics.jsonl and shows them, with the time left, on a writer for people.
+// FileLog appends figures to DIR/metrics.jsonl.
 type FileLog struct {
-	Also Scalars // may be nil
+	Also []Scalars // told the same figures
 
-	file    *os.File
-	show    io.Writer
-	total   int
-	started time.Time
-	first   int
+	file *os.File
 }
 
 // OpenLog opens DIR/metrics.jsonl for a run that stands at step; lines of later steps, left by a run that was killed
 // after its last checkpoint, are dropped, so that every step is logged once.
-func OpenLog(dir string, step, total int, show io.Writer) (*FileLog, error) {
+func OpenLog(dir string, step int) (*FileLog, error) {
 	path := filepath.Join(dir, "metrics.jsonl")
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -58,7 +50,7 @@ func OpenLog(dir string, step, total int, show io.Writer) (*FileLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
-	return &FileLog{file: f, show: show, total: total, started: time.Now(), first: step}, nil
+	return &FileLog{file: f}, nil
 }
 
 // Log implements Logger.
@@ -74,17 +66,11 @@ func (l *FileLog) Log(step int, values map[string]float64) error {
 	if _, err := l.file.Write(append(text, '\n')); err != nil {
 		return fmt.Errorf("train: metrics: %w", err)
 	}
-	if l.Also != nil {
-		if err := l.Also.Scalars(step, values); err != nil {
+	for _, a := range l.Also {
+		if err := a.Scalars(step, values); err != nil {
 			return err
 		}
 	}
-	left := time.Since(l.started) / time.Duration(max(1, step-l.first)) * time.Duration(l.total-step)
-	fmt.Fprintf(l.show, "step %d/%d, %s left:", step, l.total, left.Round(time.Second))
-	for _, k := range slices.Sorted(maps.Keys(values)) {
-		fmt.Fprintf(l.show, " %s %.4g", k, values[k])
-	}
-	fmt.Fprintln(l.show)
 	return nil
 }
 

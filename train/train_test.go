@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -83,7 +82,7 @@ func run(t *testing.T, be compute.Backend, r Recipe, o Objective, dir string, st
 	if _, err := l.Resume(dir); err != nil {
 		t.Fatal(err)
 	}
-	log, err := OpenLog(dir, l.Step(), r.MaxSteps, io.Discard)
+	log, err := OpenLog(dir, l.Step())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,9 +217,16 @@ func TestAccumulationEqualsALargerBatch(t *testing.T) {
 }
 
 func TestNaNStopsWithStepAndSeed(t *testing.T) {
-	_, err := run(t, enginetest.Go(t), recipe(t, "max_steps: 9\n"), line{batch: 8, nanAt: 3}, t.TempDir(), 0)
-	if !errors.Is(err, ErrNotFinite) || !strings.Contains(err.Error(), "step 3") || !strings.Contains(err.Error(), "seed 5") {
-		t.Errorf("got %v", err)
+	for text, checkpoint := range map[string]string{"save_steps: 2": "step-00000002", "save_steps: 9": "none"} {
+		_, err := run(t, enginetest.Go(t), recipe(t, "max_steps: 9\n"+text), line{batch: 8, nanAt: 3}, t.TempDir(), 0)
+		if !errors.Is(err, ErrNotFinite) {
+			t.Fatalf("got %v", err)
+		}
+		for _, want := range []string{"step 3", "seed 5", checkpoint} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q does not name %s", err, want)
+			}
+		}
 	}
 }
 

@@ -33,6 +33,8 @@ type Generator struct {
 	text      *bpe.Tokenizer
 	scenes    []world.Scene
 	tokens    []int32 // [scenes, N]
+	from      []ckpt.Parent
+	hash      string // of the tokens
 }
 
 // GeneratorData is the data part of a generator's recipe.
@@ -66,8 +68,19 @@ func NewGenerator(be compute.Backend, r train.Recipe, dir string) (*Generator, e
 	for range g.data.Scenes {
 		g.scenes = append(g.scenes, world.Ordinary.Draw(rng))
 	}
-	return g, g.tokenise(be, filepath.Join(dir, tokensFile))
+	if g.from, err = parents("init", r.InitFrom, "tokenizer", g.data.Tokenizer); err != nil {
+		return nil, err
+	}
+	cache := filepath.Join(dir, tokensFile)
+	if err := g.tokenise(be, cache); err != nil {
+		return nil, err
+	}
+	g.hash, err = ckpt.HashFile(cache)
+	return g, err
 }
+
+// Origin implements Derived.
+func (g *Generator) Origin() ([]ckpt.Parent, string) { return g.from, g.hash }
 
 // tokenise fills g.tokens, from the cache if it was made with the same tokenizer and seed.
 func (g *Generator) tokenise(be compute.Backend, cache string) error {
@@ -116,7 +129,11 @@ func (g *Generator) Final(w map[string]*tensors.Tensor) map[string]*tensors.Tens
 // Init implements train.Objective.
 func (g *Generator) Init() (map[string]*tensors.Tensor, error) {
 	rng := prng.New(g.recipe.Seed, 0, prng.Init).Rand()
-	return showo.Init(g.config, rng, showo.InitOptions{Structured: true})
+	w, err := showo.Init(g.config, rng, showo.InitOptions{Structured: true})
+	if err != nil {
+		return nil, err
+	}
+	return w, startFrom(g.recipe.InitFrom, w, same, never)
 }
 
 // Batch implements train.Objective: ids and labels [B, L], left pads [B].

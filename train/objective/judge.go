@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 
 	"imagecot/bpe"
+	"imagecot/ckpt"
 	"imagecot/cot"
 	"imagecot/internal/graphx"
 	"imagecot/internal/prng"
@@ -26,6 +27,7 @@ type Judge struct {
 	chat   *llavaov.Chat
 	set    questions.Set
 	loss   llavaov.PackedOptions
+	from   []ckpt.Parent
 }
 
 // JudgeData is the data part of a zero-shot judge's recipe.
@@ -59,9 +61,15 @@ func NewJudge(r train.Recipe) (*Judge, error) {
 	if j.loss, err = j.chat.Options(j.data.Dense); err != nil {
 		return nil, err
 	}
+	if j.from, err = parents("init", r.InitFrom); err != nil {
+		return nil, err
+	}
 	j.set, err = questions.Get("tiny")
 	return j, err
 }
+
+// Origin implements Derived.
+func (j *Judge) Origin() ([]ckpt.Parent, string) { return j.from, "" }
 
 // textTokenizer is the tiny world's text tokenizer.
 func textTokenizer() (*bpe.Tokenizer, error) {
@@ -84,8 +92,9 @@ func (j *Judge) Final(w map[string]*tensors.Tensor) map[string]*tensors.Tensor {
 func (j *Judge) Init() (map[string]*tensors.Tensor, error) {
 	rng := prng.New(j.recipe.Seed, 0, prng.Init).Rand()
 	weights := llavaov.Init(j.config, rng)
-	maps.Copy(weights, llavaov.DenseInit(j.config, rng))
-	return weights, nil
+	dense := llavaov.DenseInit(j.config, rng)
+	maps.Copy(weights, dense)
+	return weights, startFrom(j.recipe.InitFrom, weights, llavaov.Canonical, func(name string) bool { return dense[name] != nil })
 }
 
 // Batch implements train.Objective: pixels, the packed segments, and the dense head's labels.

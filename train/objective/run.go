@@ -30,6 +30,13 @@ type Trainable interface {
 	Final(map[string]*tensors.Tensor) map[string]*tensors.Tensor
 }
 
+// Derived is an objective that learns from other checkpoints or from data in files. All else is drawn from the recipe's
+// seed, so that the recipe names it completely.
+type Derived interface {
+	// Origin names the checkpoints and the hash of the data, for the manifest.
+	Origin() ([]ckpt.Parent, string)
+}
+
 // New makes the objective that the recipe's kind names.
 func New(be compute.Backend, r train.Recipe, dir string) (Trainable, error) {
 	switch r.Kind {
@@ -38,6 +45,9 @@ func New(be compute.Backend, r train.Recipe, dir string) (Trainable, error) {
 	case "generator":
 		return NewGenerator(be, r, dir)
 	case "judge":
+		if _, ok := r.Data["reward"]; ok {
+			return NewReward(be, r)
+		}
 		return NewJudge(r)
 	}
 	return nil, fmt.Errorf("objective: unknown kind %q", r.Kind)
@@ -65,7 +75,7 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 	if _, err := loop.Resume(dir); err != nil {
 		return err
 	}
-	log, err := train.OpenLog(dir, loop.Step(), r.MaxSteps, show)
+	log, err := train.OpenLog(dir, loop.Step())
 	if err != nil {
 		return err
 	}
@@ -75,9 +85,12 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 		return err
 	}
 	defer events.Close()
-	log.Also = events
+	meter := train.NewMeter(show, r.MaxSteps)
+	log.Also = []train.Scalars{events, meter}
 	loop.Log = log
+	meter.Begin(loop)
 	err = loop.Run(ctx, func(step int) error {
+		meter.Stepped(step)
 		if step%r.SaveEvery == 0 || step == r.MaxSteps {
 			return loop.Save(dir)
 		}
@@ -104,6 +117,15 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 	if err := atomicfile.WriteFile(filepath.Join(dir, "config.json"), append(config, '\n'), 0o644); err != nil {
 		return err
 	}
+	if l.Recipe.Kind != "tokenizer" { // the models that read text bring their text tokenizer
+		text, err := Vocabulary()
+		if err != nil {
+			return err
+		}
+		if err := atomicfile.WriteFile(filepath.Join(dir, "tokenizer.json"), text, 0o644); err != nil {
+			return err
+		}
+	}
 	var all []ckpt.Tensor
 	for name, t := range o.Final(l.Weights()) {
 		c, err := ckpt.FromTensor(name, t, ckpt.BF16)
@@ -119,10 +141,14 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 	if err != nil {
 		return fmt.Errorf("objective: recipe: %w", err)
 	}
-	return ckpt.WriteManifest(dir, ckpt.Manifest{
+	m := ckpt.Manifest{
 		Kind: l.Recipe.Kind, Name: l.Recipe.Name, Recipe: recipe, Steps: l.Step(),
 		Date: time.Now().UTC().Format(time.RFC3339),
-	})
+	}
+	if from, ok := o.(Derived); ok {
+		m.Parents, m.DataHash = from.Origin()
+	}
+	return ckpt.WriteManifest(dir, m)
 }
 
 // decodeStrict reads a recipe's free part into a struct; unknown keys are errors.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"imagecot/ckpt"
 	"imagecot/internal/graphx"
 	"imagecot/internal/prng"
 	"imagecot/models/magvit"
@@ -23,6 +24,7 @@ type Tokenizer struct {
 	recipe train.Recipe
 	config magvit.Config
 	data   TokenizerData
+	from   []ckpt.Parent
 }
 
 // TokenizerData is the data part of a tokenizer's recipe.
@@ -41,8 +43,14 @@ func NewTokenizer(r train.Recipe) (*Tokenizer, error) {
 	if t.config, err = magvit.LoadConfig(text); err != nil {
 		return nil, err
 	}
+	if t.from, err = parents("init", r.InitFrom); err != nil {
+		return nil, err
+	}
 	return t, decodeStrict(r.Data, &t.data)
 }
+
+// Origin implements Derived.
+func (t *Tokenizer) Origin() ([]ckpt.Parent, string) { return t.from, "" }
 
 // Config implements Trainable.
 func (t *Tokenizer) Config() ([]byte, error) { return json.MarshalIndent(t.config, "", "  ") }
@@ -52,7 +60,8 @@ func (t *Tokenizer) Final(w map[string]*tensors.Tensor) map[string]*tensors.Tens
 
 // Init implements train.Objective.
 func (t *Tokenizer) Init() (map[string]*tensors.Tensor, error) {
-	return magvit.Init(t.config, prng.New(t.recipe.Seed, 0, prng.Init).Rand()), nil
+	w := magvit.Init(t.config, prng.New(t.recipe.Seed, 0, prng.Init).Rand())
+	return w, startFrom(t.recipe.InitFrom, w, same, never)
 }
 
 // Batch renders scenes: x [B, H, W, 3] and the entropy weight.
