@@ -1,0 +1,185 @@
+package objective
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"imagecot/ckpt"
+	"imagecot/internal/enginetest"
+	"imagecot/train"
+
+	"github.com/gomlx/gomlx/core/tensors"
+)
+
+// small is a tokenizer recipe of a network that the pure-Go engine trains in a second.
+func small(t *testing.T, more string) train.Recipe {
+	t.Helper()
+	r, err := train.ParseRecipe([]byte(`
+kind: tokenizer
+name: small
+seed: 1
+max_steps: 4
+batch_size: 2
+learning_rate: 0.01
+ema: 0.5
+save_steps: 2
+logging_steps: 1
+model:
+  codebook_dim: 6
+  norm_group_size: 8
+  encoder: {ch: 8, ch_mult: [1, 1, 1, 1], num_res_blocks: [0, 0, 0, 1], in_ch: 3, out_ch: 3, resolution: 64, z_channels: 6, mid_attn: false, bottleneck_kernel: 1}
+  decoder: {ch: 8, ch_mult: [1, 1, 1, 1], num_res_blocks: [0, 0, 0, 0], in_ch: 3, out_ch: 3, resolution: 64, z_channels: 6, mid_attn: false}
+` + more))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// stopAfter ends a run once the log mentions a text.
+type stopAfter struct {
+	bytes.Buffer
+	text string
+	stop func()
+}
+
+func (s *stopAfter) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), s.text) {
+		s.stop()
+	}
+	return s.Buffer.Write(b)
+}
+
+func TestRunResumesAfterAnInterruptAndWritesAModel(t *testing.T) {
+	be := enginetest.Go(t)
+	whole, parts := t.TempDir(), t.TempDir()
+	if err := Run(context.Background(), be, small(t, ""), whole, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	// The estimate appears in step 3: the run ends there, between two regular checkpoints.
+	err := Run(ctx, be, small(t, ""), parts, &stopAfter{text: "about ", stop: stop})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("interrupted run: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(parts, "checkpoints", "step-00000003", "state.json")); err != nil {
+		t.Fatalf("no checkpoint at the interrupt: %v", err)
+	}
+	if err := Run(context.Background(), be, small(t, ""), parts, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	a, b := read(t, filepath.Join(whole, "final", ckpt.ModelFile)), read(t, filepath.Join(parts, "final", ckpt.ModelFile))
+	if !bytes.Equal(a, b) {
+		t.Error("an interrupted run ends with other weights")
+	}
+	m, err := ckpt.ReadManifest(filepath.Join(parts, "final"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Kind != "tokenizer" || m.Name != "small" || m.Steps != 4 || len(m.Parents) != 0 || !bytes.Contains(m.Recipe, []byte(`"max_steps"`)) {
+		t.Errorf("manifest %+v", m)
+	}
+	if events, _ := filepath.Glob(filepath.Join(parts, "events.out.tfevents.*")); len(events) != 2 {
+		t.Errorf("event files %v, want one a run", events)
+	}
+}
+
+func TestStartFromACheckpoint(t *testing.T) {
+	be, dir := enginetest.Go(t), t.TempDir()
+	if err := Run(context.Background(), be, small(t, ""), dir, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	final := filepath.Join(dir, "final")
+	o, err := NewTokenizer(small(t, "init_from: "+final))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := o.Init()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := ckpt.OpenModel(final)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, name := range f.Names() {
+		want, err := f.Float32(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tensors.MustCopyFlatData[float32](w[name]); !slices.Equal(got, want) {
+			t.Errorf("%s does not start from the checkpoint", name)
+		}
+	}
+	from, _ := o.Origin()
+	sum, err := ckpt.HashFile(filepath.Join(final, ckpt.ModelFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(from) != 1 || from[0] != (ckpt.Parent{Role: "init", Name: "small", SHA256: sum}) {
+		t.Errorf("parents %+v", from)
+	}
+
+	wider := small(t, "init_from: "+final)
+	wider.Model["codebook_dim"] = 7
+	for _, side := range []string{"encoder", "decoder"} {
+		wider.Model[side].(map[string]any)["z_channels"] = 7
+	}
+	if o, err = NewTokenizer(wider); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = o.Init(); err == nil || !strings.Contains(err.Error(), "no place") {
+		t.Errorf("weights of another shape: %v", err)
+	}
+	if _, err = NewTokenizer(small(t, "init_from: nowhere")); err == nil || !strings.Contains(err.Error(), "nowhere") {
+		t.Errorf("missing checkpoint: %v", err)
+	}
+}
+
+func TestEntropyWeightFallsUntilHalfTime(t *testing.T) {
+	r := small(t, "")
+	r.MaxSteps, r.Batch = 100, 1
+	o, err := NewTokenizer(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for step, want := range map[int]float64{0: .02, 25: .011, 50: .002, 99: .002} {
+		in, err := o.Batch(step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := float64(tensors.ToScalar[float32](in[1])); math.Abs(got-want) > 1e-6 {
+			t.Errorf("step %d: entropy weight %v, want %v", step, got, want)
+		}
+	}
+}
+
+func TestUnknownKindsAndDataKeysAreRefused(t *testing.T) {
+	r := small(t, "")
+	r.Kind = "painter"
+	if _, err := New(enginetest.Go(t), r, t.TempDir()); err == nil || !strings.Contains(err.Error(), "painter") {
+		t.Errorf("unknown kind: %v", err)
+	}
+	if _, err := NewTokenizer(small(t, "data: {entropy_strat: 1}")); err == nil || !strings.Contains(err.Error(), "entropy_strat") {
+		t.Errorf("unknown data key: %v", err)
+	}
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
