@@ -162,3 +162,11 @@ func pickTable(x, at *Node) *Node {
 	rows := BroadcastToDims(Reshape(x, d[0], d[2], d[3]), b, d[2], d[3])
 	return Reshape(pickRow(rows, at), b, 1, 1, d[3])
 }
+
+// PaddedMask is the causal mask [B, 1, T, T] under which nobody sees padding: real int32 [B, T] is 1 at real positions.
+func PaddedMask(real *Node) *Node {
+	d := real.Shape().Dimensions
+	keys := nn.AdditiveMask(Reshape(real, d[0], 1, 1, d[1]))
+	shape := shapes.Make(dtypes.Float32, d[0], 1, d[1], d[1])
+	return Add(BroadcastToShape(keys, shape), BroadcastToShape(causal(real.Graph(), d[1]), shape))
+}
