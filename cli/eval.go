@@ -76,6 +76,9 @@ func (a *app) evalCommand() *cobra.Command {
 				return usage("", "--images is %d, want at least 1", images)
 			}
 			list = limitPrompts(list, limit)
+			if r.Strategy == "single" {
+				r.N = 1
+			}
 			p, err := a.open(cmd, r)
 			if err != nil {
 				return err
@@ -84,11 +87,11 @@ func (a *app) evalCommand() *cobra.Command {
 			if err := checkAll(p, list); err != nil {
 				return err
 			}
-			if err := writable(out); err != nil {
-				return err
-			}
 			arm, err := p.Arm(r.Strategy)
 			if err != nil {
+				return err
+			}
+			if err := writable(out); err != nil {
 				return err
 			}
 			o, err := experiment.Evaluation{
@@ -122,7 +125,7 @@ func (a *app) evalCommand() *cobra.Command {
 
 func (a *app) curvesCommand() *cobra.Command {
 	r := experiment.Default()
-	r.N = 20
+	r.Strategy, r.N = "single", 20
 	var prompts, out, arms, ns, format string
 	var limit int
 	cmd := &cobra.Command{
@@ -153,15 +156,15 @@ func (a *app) curvesCommand() *cobra.Command {
 			if err := checkAll(p, list); err != nil {
 				return err
 			}
-			if err := writable(out); err != nil {
-				return err
-			}
 			for s := range strings.SplitSeq(arms, ",") {
 				arm, err := p.Arm(strings.TrimSpace(s))
 				if err != nil {
 					return err
 				}
 				c.Arms = append(c.Arms, arm)
+			}
+			if err := writable(out); err != nil {
+				return err
 			}
 			c.Recipe, c.Models, c.Generator, c.Evaluate = p.Recipe, p.Models, p.Generator, p.Evaluate
 			res, err := c.Run(cmd.Context())

@@ -40,6 +40,9 @@ func (a *app) generateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if r.Strategy == "single" {
+				r.N = 1
+			}
 			p, err := a.open(cmd, r)
 			if err != nil {
 				return err
@@ -50,6 +53,10 @@ func (a *app) generateCommand() *cobra.Command {
 					return &userError{err: err, code: exitUsage}
 				}
 			}
+			arm, err := p.Arm(r.Strategy)
+			if err != nil {
+				return err
+			}
 			if err := writable(out); err != nil {
 				return err
 			}
@@ -59,7 +66,7 @@ func (a *app) generateCommand() *cobra.Command {
 				if len(prompts) > 1 {
 					dir = filepath.Join(out, fmt.Sprintf("%05d", i))
 				}
-				g, err := a.generateOne(cmd, p, text, dir)
+				g, err := a.generateOne(cmd, p, arm, text, dir)
 				if err != nil {
 					return err
 				}
@@ -86,8 +93,8 @@ func (a *app) generateCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) generateOne(cmd *cobra.Command, p *experiment.Pipeline, text, dir string) (generatedJSON, error) {
-	g, err := p.Generate(cmd.Context(), cot.Prompt{Text: text})
+func (a *app) generateOne(cmd *cobra.Command, p *experiment.Pipeline, arm experiment.Arm, text, dir string) (generatedJSON, error) {
+	g, err := p.Generate(cmd.Context(), arm, cot.Prompt{Text: text})
 	if err != nil {
 		return generatedJSON{}, err
 	}

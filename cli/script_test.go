@@ -1,10 +1,17 @@
 package cli
 
 import (
+	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"imagecot/experiment/untrained"
 )
 
 func TestMain(m *testing.M) {
@@ -12,7 +19,7 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs testdata/script/*.txtar: command lines, what they print and how they exit. `exits N CMD...` checks an
-// exit code.
+// exit code; `untrained DIR` writes models with random weights.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -22,7 +29,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("IMAGECOT_BACKEND", "go")
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+		Cmds:      map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "untrained": writeUntrained},
+		Condition: func(name string) (bool, error) { return name == "slow" && !testing.Short(), nil },
 	})
 }
 
@@ -34,5 +42,57 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	err := ts.Exec("sh", append([]string{"-c", `"$@"; code=$?; [ $code -eq ` + args[0] + ` ] || { echo "exit code $code" >&2; exit 1; }`, "sh"}, args[1:]...)...)
 	if err != nil {
 		ts.Fatalf("%v: want exit code %s", args[1:], args[0])
+	}
+}
+
+func writeUntrained(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: untrained DIR")
+	}
+	ts.Check(untrained.Write(ts.MkAbs(args[0]), 1))
+}
+
+// TestInterruptKeepsWhole stops an evaluation with Ctrl-C: exit code 130, and only whole files are left.
+func TestInterruptKeepsWhole(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs models")
+	}
+	dir := t.TempDir()
+	if err := untrained.Write(dir, 1); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("imagecot", "eval", "--backend", "go", "--strategy", "single", "--steps", "1", "--images", "1",
+		"--generator", filepath.Join(dir, "generator"), "--out", filepath.Join(dir, "run"))
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	first := filepath.Join(dir, "run", "00000", "traces", "0000.json")
+	for range 600 {
+		if _, err := os.Stat(first); err == nil {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupt {
+		t.Fatalf("error %v, want exit code %d; stderr:\n%s", err, exitInterrupt, stderr.String())
+	}
+	if !strings.Contains(stderr.String(), "goes on from there") {
+		t.Errorf("stderr lacks the way out:\n%s", stderr.String())
+	}
+	pngs, err := filepath.Glob(filepath.Join(dir, "run", "*", "samples", "*"))
+	if err != nil || len(pngs) == 0 {
+		t.Fatalf("no images, error %v", err)
+	}
+	for _, path := range pngs {
+		if _, err := readImage(path); err != nil {
+			t.Errorf("half an image: %v", err)
+		}
 	}
 }

@@ -26,12 +26,8 @@ type Generated struct {
 	pipeline  *Pipeline
 }
 
-// Generate selects one image for a prompt with the recipe's strategy.
-func (p *Pipeline) Generate(ctx context.Context, prompt cot.Prompt) (*Generated, error) {
-	arm, err := p.Arm(p.Recipe.Strategy)
-	if err != nil {
-		return nil, err
-	}
+// Generate selects one image for a prompt.
+func (p *Pipeline) Generate(ctx context.Context, arm Arm, prompt cot.Prompt) (*Generated, error) {
 	defer arm.forget()
 	seeds := make([]uint64, p.Recipe.N)
 	for i := range seeds {

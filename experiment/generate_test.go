@@ -30,7 +30,12 @@ func TestEveryStrategyWritesTheSameBytesTwice(t *testing.T) {
 		t.Run(strategy, func(t *testing.T) {
 			var files [2]map[string][]byte
 			for i := range files {
-				g, err := toyPipeline(strategy).Generate(t.Context(), cot.Prompt{Text: "a photo of a caf\u00e9"})
+				p := toyPipeline(strategy)
+				arm, err := p.Arm(strategy)
+				if err != nil {
+					t.Fatal(err)
+				}
+				g, err := p.Generate(t.Context(), arm, cot.Prompt{Text: "a photo of a caf\u00e9"})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -33,14 +33,10 @@ type Pipeline struct {
 	side      int // pixels of a side of an image
 }
 
-// Open loads the generator and, for a strategy that asks one, the judge. Notes for people go to note. The baseline
-// (single) has one path whatever the recipe's N.
+// Open loads the generator; judges are loaded by Arm. Notes for people go to note.
 func Open(ctx context.Context, r Recipe, note func(format string, args ...any)) (*Pipeline, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
-	}
-	if r.Strategy == "single" {
-		r.N = 1
 	}
 	p := &Pipeline{Recipe: r, Models: map[string]string{}, judges: map[string]openedJudge{}, verdicts: map[verdictKey]geneval.Result{}}
 	if err := ctx.Err(); err != nil {
@@ -54,10 +50,6 @@ func Open(ctx context.Context, r Recipe, note func(format string, args ...any)) 
 		note("%s", info.Note)
 	}
 	if err := p.openGenerator(); err != nil {
-		p.Close()
-		return nil, err
-	}
-	if _, err := p.Arm(r.Strategy); err != nil {
 		p.Close()
 		return nil, err
 	}
