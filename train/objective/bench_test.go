@@ -2,6 +2,7 @@ package objective
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 
@@ -47,10 +48,20 @@ func BenchmarkStep(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			for b.Loop() {
+			steps := func(n int) {
 				ctx, cancel := context.WithCancel(context.Background())
-				_ = loop.Run(ctx, func(int) error { cancel(); return nil })
+				if err := loop.Run(ctx, func(int) error {
+					if n--; n == 0 {
+						cancel()
+					}
+					return nil
+				}); !errors.Is(err, context.Canceled) {
+					b.Fatal(err)
+				}
 			}
+			steps(2) // compile and warm up
+			b.ResetTimer()
+			steps(b.N)
 		})
 	}
 }
