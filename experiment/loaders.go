@@ -26,8 +26,8 @@ import (
 // ErrRefused says that a checkpoint is there but is not what it should be.
 var ErrRefused = errors.New("checkpoint refused")
 
-// modelFolder finds a model by name: a folder, or a shipped one (shipped maps "tiny" to its part).
-func modelFolder(name, shipped string) (fs.FS, error) {
+// ModelFolder finds a model by name: a folder, or a shipped one (shipped maps "tiny" to its part).
+func ModelFolder(name, shipped string) (fs.FS, error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return os.DirFS(name), nil
 	}
@@ -81,7 +81,7 @@ func textTokenizer(dir fs.FS) (*bpe.Tokenizer, error) {
 // openGenerator loads generator, image tokenizer and text tokenizer.
 func (p *Pipeline) openGenerator() error {
 	name := p.Recipe.Generator
-	dir, err := modelFolder(name, "generator")
+	dir, err := ModelFolder(name, "generator")
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (p *Pipeline) openTokenizer(generator string, dir fs.FS) (*magvit.Tokenizer
 			name = filepath.Join(generator, "tokenizer")
 		}
 	}
-	folder, err := modelFolder(name, "tokenizer")
+	folder, err := ModelFolder(name, "tokenizer")
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err er
 		}
 		return remote, "paper", name, nil
 	}
-	dir, err := modelFolder(name, "judge")
+	dir, err := ModelFolder(name, "judge")
 	if err != nil {
 		return nil, "", "", err
 	}
