@@ -25,9 +25,9 @@ func init() {
 
 // showoModel reads the case's architecture and weights and checks the one against the other.
 func showoModel(c *Case) (cfg showo.Config, w *graphx.Weights, err error) {
-	var params struct {
+	params := struct {
 		S int `json:"max_seq_length"`
-	}
+	}{S: 128}
 	if err = c.DecodeParams(&params); err != nil {
 		return cfg, nil, err
 	}

@@ -175,3 +175,16 @@ func (c Config) ImageIDs(tokens []int32) []int32 {
 	}
 	return ids
 }
+
+// checkTokens reports a grid of the wrong size and tokens that do not exist; cot.Masked passes if masked is set.
+func (c Config) checkTokens(tokens []int32, masked bool) error {
+	if len(tokens) != c.NumVQTokens {
+		return fmt.Errorf("%d image tokens, want %d", len(tokens), c.NumVQTokens)
+	}
+	for i, t := range tokens {
+		if (t < 0 || int(t) >= c.CodebookSize) && !(masked && t == cot.Masked) {
+			return fmt.Errorf("image token %d is %d, want 0 to %d", i, t, c.CodebookSize-1)
+		}
+	}
+	return nil
+}

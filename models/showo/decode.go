@@ -199,7 +199,7 @@ func (d *Decoder) Probabilities(ctx context.Context, states []State) ([][]float3
 	jobOf := make([]int, len(states))
 	fresh := map[*Prefix]int{} // jobs whose tokens are all masked
 	for i, s := range states {
-		if err := d.checkTokens(s.Tokens); err != nil {
+		if err := d.cfg.checkTokens(s.Tokens, true); err != nil {
 			return nil, fmt.Errorf("showo: state %d: %w", i, err)
 		}
 		if slices.ContainsFunc(s.Tokens, func(t int32) bool { return t != cot.Masked }) {
@@ -244,19 +244,6 @@ func (d *Decoder) firstOf(p *Prefix) []float32 {
 // Logits returns for each state what Probabilities is the softmax of, [N*K].
 func (d *Decoder) Logits(ctx context.Context, states []State) ([][]float32, error) {
 	return d.run(ctx, d.logits, states)
-}
-
-// checkTokens reports a grid of the wrong size and tokens that do not exist.
-func (d *Decoder) checkTokens(tokens []int32) error {
-	if len(tokens) != d.cfg.NumVQTokens {
-		return fmt.Errorf("%d image tokens, want %d", len(tokens), d.cfg.NumVQTokens)
-	}
-	for i, t := range tokens {
-		if t != cot.Masked && (t < 0 || int(t) >= d.cfg.CodebookSize) {
-			return fmt.Errorf("image token %d is %d, want 0 to %d", i, t, d.cfg.CodebookSize-1)
-		}
-	}
-	return nil
 }
 
 // run computes a step program's rows [N*K] for all states, in tiles of states whose prefixes are equally wide.
