@@ -201,3 +201,28 @@ func TestAskRefuses(t *testing.T) {
 		t.Error("a cancelled context is no error")
 	}
 }
+
+// BenchmarkAsk asks the tiny judge one question about each of 8 new images.
+func BenchmarkAsk(b *testing.B) {
+	tok := testTokenizer(b)
+	c := Tiny(512)
+	j, err := NewJudge(fastest(b), c, smallWeights(c), tok, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	seed := uint64(0)
+	ask := func() {
+		var qs []cot.Question
+		for range 8 {
+			seed++
+			qs = append(qs, cot.Question{Text: "does it show a photo of a red circle?", Image: picture(seed, 64, 64)})
+		}
+		if _, err := j.Ask(b.Context(), qs); err != nil {
+			b.Fatal(err)
+		}
+	}
+	ask()
+	for b.Loop() {
+		ask()
+	}
+}
