@@ -43,6 +43,9 @@ func (p *Pipeline) Generate(ctx context.Context, arm Arm, prompt cot.Prompt) (*G
 	return &Generated{Selection: sel, Image: img, recorder: rec, pipeline: p}, nil
 }
 
+// otherSteps is the distance of the steps that the report shows of paths that did not win, beside those that were judged.
+const otherSteps = 3
+
 // Write puts image.png, trace.json and report.html into a folder. The same run leaves the same bytes: what differs from
 // machine to machine (seconds, engine) is not in them.
 func (g *Generated) Write(ctx context.Context, dir string) error {
@@ -58,6 +61,15 @@ func (g *Generated) Write(ctx context.Context, dir string) error {
 	}
 	winner := run.Selection.Traces[run.Selection.WinnerAt]
 	if err := g.recorder.Complete(ctx, []uint64{winner.Seed}, 1); err != nil {
+		return err
+	}
+	var others []uint64
+	for _, t := range run.Selection.Traces {
+		if t.Parent < 0 {
+			others = append(others, t.Seed)
+		}
+	}
+	if err := g.recorder.Complete(ctx, others, otherSteps); err != nil {
 		return err
 	}
 	page, err := report.Page(run, g.Image, g.recorder)
