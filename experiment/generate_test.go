@@ -17,8 +17,8 @@ import (
 func toyPipeline(strategy string) *Pipeline {
 	r := Default()
 	r.Strategy, r.N = strategy, 3
-	p := &Pipeline{Recipe: r, Generator: &toy{}, Models: map[string]string{"generator": "toy"}, judges: map[string]openedJudge{}}
-	for _, name := range []string{"orm", "prm", "parm"} {
+	p := &Pipeline{Recipe: r, Generator: &toy{}, Models: map[string]string{"generator": "toy"}, judges: map[string]openedJudge{}, note: quiet, told: map[string]bool{}}
+	for _, name := range []string{"orm", "prm", "parm", "judge"} {
 		p.judges[name] = openedJudge{newMemoJudge(&lightMeter{}), "paper"}
 	}
 	return p

@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"imagecot/backend"
 	"imagecot/cot"
 	"imagecot/geneval"
+	"imagecot/tiny"
 	"imagecot/verify/bestofn"
 	"imagecot/verify/orm"
 	"imagecot/verify/parm"
@@ -30,7 +32,9 @@ type Pipeline struct {
 	backend   compute.Backend
 	judges    map[string]openedJudge // by name, shared by arms
 	verdicts  map[verdictKey]geneval.Result
-	side      int // pixels of a side of an image
+	note      func(format string, args ...any)
+	told      map[string]bool // strategies whose missing judge was noted
+	side      int             // pixels of a side of an image
 }
 
 // Open loads the generator; judges are loaded by Arm. Notes for people go to note.
@@ -38,7 +42,7 @@ func Open(ctx context.Context, r Recipe, note func(format string, args ...any)) 
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Recipe: r, Models: map[string]string{}, judges: map[string]openedJudge{}, verdicts: map[verdictKey]geneval.Result{}}
+	p := &Pipeline{Recipe: r, Models: map[string]string{}, judges: map[string]openedJudge{}, verdicts: map[verdictKey]geneval.Result{}, note: note, told: map[string]bool{}}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -121,7 +125,7 @@ func (p *Pipeline) Arm(spec string) (Arm, error) {
 		judgeName = r.Judge
 	}
 	if judgeName == "" {
-		judgeName = name // the shipped judge that was fine-tuned for this strategy
+		judgeName = p.ownJudge(name)
 	}
 	j, err := p.judge(judgeName)
 	if err != nil {
@@ -145,6 +149,22 @@ func (p *Pipeline) Arm(spec string) (Arm, error) {
 		a.Strategy = parm.Strategy{Judge: a.judge, Questions: words}
 	}
 	return a, nil
+}
+
+// ownJudge is the shipped judge that was fine-tuned for a strategy. A build without it falls back to the zero-shot judge,
+// and says so.
+func (p *Pipeline) ownJudge(strategy string) string {
+	if _, err := tiny.Open(strategy); !errors.Is(err, tiny.ErrMissing) {
+		return strategy
+	}
+	if _, err := tiny.Open("judge"); err != nil {
+		return strategy // whose absence is then the error
+	}
+	if !p.told[strategy] {
+		p.told[strategy] = true
+		p.note("no judge in this build was fine-tuned for %s; asking the zero-shot judge", strategy)
+	}
+	return "judge"
 }
 
 // oracle scores a final image by the benchmark itself. Best of N by it is the most that any choice among the N paths
