@@ -49,7 +49,7 @@ type LLMConfig struct {
 	QKLayerNorm      bool    `json:"qk_layernorm"` // Show-o switches it on whatever Phi says
 	EOSTokenID       int32   `json:"eos_token_id"`
 	// ImagePositionEmbeddings adds a learned table [N, hidden] to the embeddings of the image positions.
-	// Deviation: not in Show-o; the tiny world's models don't find their neighbours without it.
+	// Deviation D16: not in Show-o; the tiny world's model does not find its neighbours without it.
 	ImagePositionEmbeddings bool `json:"image_position_embeddings,omitempty"`
 }
 

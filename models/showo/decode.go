@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 
 	"imagecot/cot"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/tensors"
+	"golang.org/x/sync/errgroup"
 )
 
 // Options of decoding.
@@ -22,8 +25,8 @@ type Options struct {
 	Temperature float64                 // tau_0 of re-masking; the paper: 1
 	Rule        maskgit.TemperatureRule // how it falls; the paper: compound
 	Schedule    maskgit.Schedule        // masked share over the steps; the paper: cosine
-	// Tile is the number of paths that run together; 0 means 8. Fewer live paths are filled up, so that a path's bits
-	// do not depend on what else is decoded.
+	// Tile is the number of paths that run together; fewer live paths are filled up, so that a path's bits do not depend
+	// on what else is decoded. 0 means 8, or 2 on the pure-Go engine, which uses one core a tile.
 	Tile int
 }
 
@@ -60,11 +63,12 @@ func (o Options) Validate() error {
 // head, which covers the codebook only; the first step, where nothing is known yet, runs once a prompt. All of this
 // equals the plain forward but for rounding. It is safe for concurrent use.
 type Decoder struct {
-	cfg    Config
-	o      Options
-	prompt *graphx.Program
-	step   *graphx.Program
-	logits *graphx.Program
+	cfg      Config
+	o        Options
+	parallel int // tiles that run at once
+	prompt   *graphx.Program
+	step     *graphx.Program
+	logits   *graphx.Program
 
 	mu       sync.Mutex
 	prefixes map[string]*Prefix
@@ -110,10 +114,17 @@ func NewDecoder(be compute.Backend, cfg Config, w *graphx.Weights, o Options) (*
 	if err := Check(cfg, w); err != nil {
 		return nil, err
 	}
-	if o.Tile == 0 {
-		o.Tile = 8
+	d := &Decoder{cfg: cfg, o: o, prefixes: map[string]*Prefix{}, parallel: 1}
+	pureGo := strings.HasPrefix(strings.ToLower(be.Name()), "go")
+	if pureGo {
+		d.parallel = runtime.GOMAXPROCS(0)
 	}
-	d := &Decoder{cfg: cfg, o: o, prefixes: map[string]*Prefix{}}
+	if d.o.Tile == 0 {
+		d.o.Tile = 8
+		if pureGo {
+			d.o.Tile = 2
+		}
+	}
 	policy := graphx.PolicyFor(be)
 	var err error
 	if d.prompt, err = graphx.NewProgram(be, "showo prompt", w, policy, prefixGraph(cfg)); err != nil {
@@ -257,17 +268,22 @@ func (d *Decoder) run(ctx context.Context, program *graphx.Program, states []Sta
 		}
 		byWidth[s.Prefix.width] = append(byWidth[s.Prefix.width], i)
 	}
+	tiles, ctx := errgroup.WithContext(ctx)
+	tiles.SetLimit(d.parallel)
 	for _, width := range widths {
 		for tile := range slices.Chunk(byWidth[width], d.o.Tile) {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			if err := d.runTile(program, width, states, tile, out); err != nil {
-				return nil, fmt.Errorf("showo: step of %d paths: %w", len(tile), err)
-			}
+			tiles.Go(func() error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := d.runTile(program, width, states, tile, out); err != nil {
+					return fmt.Errorf("showo: step of %d paths: %w", len(tile), err)
+				}
+				return nil
+			})
 		}
 	}
-	return out, nil
+	return out, tiles.Wait()
 }
 
 // runTile fills out[i] for the states i of one tile.
