@@ -79,8 +79,11 @@ func (c Config) Validate() error {
 	return err
 }
 
-// JSON is a config.json in the authors' layout with vision_config added; LoadConfig reads it back.
+// JSON is a config.json in the authors' layout with vision_config added; LoadConfig reads it back. It describes a file
+// with the tower's used layers alone, which is what LoadWeights keeps. A model of the HF layout becomes one of the
+// authors', whose Unpad rounds otherwise.
 func (c Config) JSON() ([]byte, error) {
+	c.Vision.NumHiddenLayers = c.TowerLayers
 	return json.MarshalIndent(struct {
 		Architectures []string `json:"architectures"`
 		ModelType     string   `json:"model_type"`
