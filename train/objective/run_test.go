@@ -183,3 +183,33 @@ func read(t *testing.T, path string) []byte {
 	}
 	return b
 }
+
+func TestCommittedRecipesAreValid(t *testing.T) {
+	files, err := filepath.Glob("../../recipes/tiny/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recipes: %v", err)
+	}
+	for _, file := range files {
+		r, err := train.ReadRecipe(file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if command := "imagecot train " + r.Kind + " -f recipes/tiny/" + filepath.Base(file); !bytes.Contains(read(t, file), []byte(command)) {
+			t.Errorf("%s does not open with its command, %q", file, command)
+		}
+		switch {
+		case r.Kind == "tokenizer":
+			_, err = NewTokenizer(r)
+		case r.Kind == "generator":
+			err = decodeStrict(r.Data, new(GeneratorData))
+		case r.Data["reward"] != nil:
+			err = decodeStrict(r.Data, new(RewardData))
+		default:
+			_, err = NewJudge(r)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
