@@ -27,7 +27,7 @@ const (
 	HTML     Format = "html"
 )
 
-// Render writes the table in a format, with a final newline. The first column is aligned left, all others right.
+// Render writes the table in a format, with a final newline. Columns of numbers are aligned right, the first one never.
 func (t Table) Render(f Format) (string, error) {
 	w := table.NewWriter()
 	w.AppendHeader(row(t.Header))
@@ -47,6 +47,9 @@ func (t Table) Render(f Format) (string, error) {
 	w.SetStyle(style)
 	var columns []table.ColumnConfig
 	for i := 1; i < len(t.Header); i++ {
+		if !t.numbers(i) {
+			continue
+		}
 		columns = append(columns, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignFooter: text.AlignRight, AlignHeader: text.AlignRight})
 	}
 	w.SetColumnConfigs(columns)
@@ -71,6 +74,16 @@ func (t Table) Render(f Format) (string, error) {
 		return "", fmt.Errorf("report: unknown table format %q (text, markdown, csv, html)", f)
 	}
 	return strings.TrimRight(s, "\n") + "\n", nil
+}
+
+// numbers reports whether every cell of a column is empty or begins like a number.
+func (t Table) numbers(column int) bool {
+	for _, r := range t.Rows {
+		if c := r[column]; c != "" && !strings.ContainsRune("0123456789+-.", rune(c[0])) {
+			return false
+		}
+	}
+	return true
 }
 
 func row(cells []string) table.Row {
