@@ -56,10 +56,16 @@ func TestRelation(t *testing.T) {
 		x, y float32
 		want string
 	}{
-		{50, 100, "left of"}, {150, 100, "right of"}, {100, 50, "above"}, {100, 150, "below"},
-		{50, 50, "left of and above"}, {150, 150, "right of and below"},
-		{100, 100, ""}, {104, 100, ""}, // the dead zone is 4 px, and half of the offset must remain
-		{108, 100, ""}, {109, 100, "right of"}, // 8 - 4 = .5 x 8 is not above the half
+		{50, 100, "left of"},
+		{150, 100, "right of"},
+		{100, 50, "above"},
+		{100, 150, "below"},
+		{50, 50, "left of and above"},
+		{150, 150, "right of and below"},
+		{100, 100, ""},
+		{104, 100, ""}, // the dead zone is 4 px, and half of the offset must remain
+		{108, 100, ""},
+		{109, 100, "right of"}, // 8 - 4 = .5 x 8 is not above the half
 	} {
 		if got := strings.Join(Relation(box(c.x, c.y, 20), target, .1), " and "); got != c.want {
 			t.Errorf("(%v, %v): %q, want %q", c.x, c.y, got, c.want)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"regexp"
-	"strings"
 
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
@@ -188,14 +187,4 @@ func sumSquares(grads map[string]*graph.Node, names []string) *graph.Node {
 		}
 	}
 	return sum
-}
-
-// stateOf tells the weight that a state tensor belongs to.
-func stateOf(key string) string {
-	for _, p := range []string{firstMoment, secondMoment, average} {
-		if name, ok := strings.CutPrefix(key, p); ok {
-			return name
-		}
-	}
-	return key
 }

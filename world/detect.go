@@ -131,7 +131,7 @@ func (d Detector) Look(img image.Image) (Facts, error) {
 			continue
 		}
 		if label < noColour {
-			if f := l.match(Colour(label), pixels); f.IoU >= minIoU {
+			if f := l.match(label, pixels); f.IoU >= minIoU {
 				f.pixels = slices.Clone(pixels)
 				facts.Objects = append(facts.Objects, f)
 				continue

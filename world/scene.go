@@ -312,14 +312,6 @@ func otherShape(rng *rand.Rand, not ...Shape) Shape {
 	}
 }
 
-func otherColour(rng *rand.Rand, not ...Colour) Colour {
-	for {
-		if c := Colour(rng.IntN(int(numColours))); !slices.Contains(not, c) {
-			return c
-		}
-	}
-}
-
 // place gives every object a place, largest first; false if one finds none.
 func (s *Scene) place(rng *rand.Rand) bool {
 	slices.SortStableFunc(s.Objects, func(a, b Object) int { return b.Size.Block() - a.Size.Block() })

@@ -79,8 +79,10 @@ func (t TextConfig) HeadSize() int { return t.HiddenSize / t.NumAttentionHeads }
 
 // so400m is the tower that the authors' code fixes: SigLIP so400m patch 14 at 384 pixels without its last layer.
 func so400m() VisionConfig {
-	return VisionConfig{HiddenSize: 1152, IntermediateSize: 4304, NumHiddenLayers: 26, NumAttentionHeads: 16,
-		NumChannels: 3, ImageSize: 384, PatchSize: 14, HiddenAct: "gelu_pytorch_tanh", LayerNormEps: 1e-6}
+	return VisionConfig{
+		HiddenSize: 1152, IntermediateSize: 4304, NumHiddenLayers: 26, NumAttentionHeads: 16,
+		NumChannels: 3, ImageSize: 384, PatchSize: 14, HiddenAct: "gelu_pytorch_tanh", LayerNormEps: 1e-6,
+	}
 }
 
 // Tiny is the judge of the tiny world: 64 x 64 images, 64 rows and a newline, about 1.5 million parameters. vocab is
@@ -89,11 +91,15 @@ func Tiny(vocab int) Config {
 	tied := true
 	return Config{
 		Layout: Authors, TowerLayers: 3, AspectRatio: "pad", Pinpoints: [][2]int{{64, 64}}, Tied: &tied,
-		Vision: VisionConfig{HiddenSize: 128, IntermediateSize: 512, NumHiddenLayers: 3, NumAttentionHeads: 4,
-			NumChannels: 3, ImageSize: 64, PatchSize: 8, HiddenAct: "gelu_pytorch_tanh", LayerNormEps: 1e-6},
-		Text: TextConfig{VocabSize: (vocab + 63) / 64 * 64, HiddenSize: 128, IntermediateSize: 384, NumHiddenLayers: 4,
+		Vision: VisionConfig{
+			HiddenSize: 128, IntermediateSize: 512, NumHiddenLayers: 3, NumAttentionHeads: 4,
+			NumChannels: 3, ImageSize: 64, PatchSize: 8, HiddenAct: "gelu_pytorch_tanh", LayerNormEps: 1e-6,
+		},
+		Text: TextConfig{
+			VocabSize: (vocab + 63) / 64 * 64, HiddenSize: 128, IntermediateSize: 384, NumHiddenLayers: 4,
 			NumAttentionHeads: 4, NumKeyValueHeads: 2, HiddenAct: "silu", MaxPositionEmbeddings: 2048,
-			RMSNormEps: 1e-6, RopeTheta: 10000},
+			RMSNormEps: 1e-6, RopeTheta: 10000,
+		},
 	}
 }
 
@@ -234,8 +240,10 @@ func (c configJSON) supported() error {
 		got  *string
 		want string
 	}{
-		{"mm_projector_type", c.ProjectorType, "mlp2x_gelu"}, {"mm_patch_merge_type", c.MergeType, "spatial_unpad"},
-		{"mm_vision_select_feature", c.SelectFeature, "patch"}, {"vision_feature_select_strategy", c.SelectStrategy, "full"},
+		{"mm_projector_type", c.ProjectorType, "mlp2x_gelu"},
+		{"mm_patch_merge_type", c.MergeType, "spatial_unpad"},
+		{"mm_vision_select_feature", c.SelectFeature, "patch"},
+		{"vision_feature_select_strategy", c.SelectStrategy, "full"},
 		{"projector_hidden_act", c.ProjectorHiddenAct, "gelu"},
 	} {
 		if f.got != nil && *f.got != f.want {

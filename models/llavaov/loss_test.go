@@ -48,8 +48,10 @@ func testChat(t testing.TB) *Chat {
 // smallConfig is a judge that runs in milliseconds; its tower leaves two rows and columns of pixels unseen.
 func smallConfig(vocab int) Config {
 	c := Tiny(vocab)
-	c.Vision = VisionConfig{HiddenSize: 16, IntermediateSize: 24, NumHiddenLayers: 2, NumAttentionHeads: 2, NumChannels: 3,
-		ImageSize: 14, PatchSize: 4, HiddenAct: "gelu_pytorch_tanh", LayerNormEps: 1e-6}
+	c.Vision = VisionConfig{
+		HiddenSize: 16, IntermediateSize: 24, NumHiddenLayers: 2, NumAttentionHeads: 2, NumChannels: 3,
+		ImageSize: 14, PatchSize: 4, HiddenAct: "gelu_pytorch_tanh", LayerNormEps: 1e-6,
+	}
 	c.TowerLayers, c.Pinpoints = 2, [][2]int{{14, 14}, {28, 14}, {14, 28}, {28, 28}}
 	c.Text.HiddenSize, c.Text.IntermediateSize, c.Text.NumHiddenLayers = 24, 40, 3
 	c.Text.NumAttentionHeads, c.Text.NumKeyValueHeads = 6, 2

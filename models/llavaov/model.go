@@ -334,8 +334,10 @@ func (m *Model) extendTile(parents []*State, ids [][]int32, batch, p, t int) ([]
 	states := make([]*State, len(parents))
 	for row, parent := range parents {
 		n := len(ids[row])
-		states[row] = &State{parent: parent, past: parent.Len(), n: n, k: m.row(k, row, batch, t, n), v: m.row(v, row, batch, t, n),
-			Logits: append([]float32(nil), logits[row*columns:(row+1)*columns]...)}
+		states[row] = &State{
+			parent: parent, past: parent.Len(), n: n, k: m.row(k, row, batch, t, n), v: m.row(v, row, batch, t, n),
+			Logits: append([]float32(nil), logits[row*columns:(row+1)*columns]...),
+		}
 	}
 	return states, nil
 }

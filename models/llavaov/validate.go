@@ -96,7 +96,8 @@ func (c Config) JSON() ([]byte, error) {
 		HiddenSize    int          `json:"mm_hidden_size"`
 		Vision        VisionConfig `json:"vision_config"`
 	}{
-		[]string{"LlavaQwenForCausalLM"}, "llava", c.Text, c.Tied, c.AspectRatio, c.Pinpoints, "spatial_unpad", "mlp2x_gelu",
+		[]string{"LlavaQwenForCausalLM"},
+		"llava", c.Text, c.Tied, c.AspectRatio, c.Pinpoints, "spatial_unpad", "mlp2x_gelu",
 		c.Vision.HiddenSize, c.Vision,
 	}, "", "  ")
 }

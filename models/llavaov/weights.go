@@ -54,8 +54,10 @@ func Canonical(name string) string {
 
 // ignored reports whether a checkpoint may hold a tensor (canonical name) that nobody reads.
 func (c Config) ignored(name string) bool {
-	for _, part := range []string{"rotary_emb.inv_freq", "embeddings.position_ids", ".vision_resampler.", "faster_token",
-		towerPrefix + "post_layernorm.", towerPrefix + "head."} {
+	for _, part := range []string{
+		"rotary_emb.inv_freq", "embeddings.position_ids", ".vision_resampler.", "faster_token",
+		towerPrefix + "post_layernorm.", towerPrefix + "head.",
+	} {
 		if strings.Contains(name, part) {
 			return true
 		}
