@@ -195,8 +195,10 @@ type judgeRun struct {
 }
 
 func llavaovJudge(ctx context.Context, be compute.Backend, c *Case) error {
-	r := judgeRun{c: c, be: be, rows: map[string][]float32{}, begun: map[string]*llavaov.State{}, rest: map[string][]int32{},
-		final: map[string]*llavaov.State{}, cut: map[string][][]int32{}}
+	r := judgeRun{
+		c: c, be: be, rows: map[string][]float32{}, begun: map[string]*llavaov.State{}, rest: map[string][]int32{},
+		final: map[string]*llavaov.State{}, cut: map[string][][]int32{},
+	}
 	if err := c.DecodeParams(&r.params); err != nil {
 		return err
 	}

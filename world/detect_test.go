@@ -134,8 +134,10 @@ func TestVerdictAgreement(t *testing.T) {
 // Counting needs scores above .9 that no tie decides: four equal circles get four different ones.
 func TestDetectScores(t *testing.T) {
 	s := Scene{Objects: []Object{
-		{Shape: Circle, Colour: Red, Col: 0, Row: 0}, {Shape: Circle, Colour: Red, Col: 5, Row: 0},
-		{Shape: Circle, Colour: Red, Col: 0, Row: 5}, {Shape: Star, Colour: Blue, Col: 5, Row: 5},
+		{Shape: Circle, Colour: Red, Col: 0, Row: 0},
+		{Shape: Circle, Colour: Red, Col: 5, Row: 0},
+		{Shape: Circle, Colour: Red, Col: 0, Row: 5},
+		{Shape: Star, Colour: Blue, Col: 5, Row: 5},
 	}}
 	list, err := Detector{}.Detect(context.Background(), Render(s), []string{"circle"})
 	if err != nil || len(list) != 3 {

@@ -126,7 +126,10 @@ func TestRenderPixels(t *testing.T) {
 	img := Render(s)
 	// Centre at (20, 28); the half side is .86 x 11 = 9.46 px, so column 29 is covered to 46 %: 4 of 8 sub-columns.
 	for _, c := range []struct{ x, y, r, g, b int }{
-		{0, 0, 45, 45, 45}, {20, 28, 250, 225, 50}, {28, 28, 250, 225, 50}, {30, 28, 45, 45, 45},
+		{0, 0, 45, 45, 45},
+		{20, 28, 250, 225, 50},
+		{28, 28, 250, 225, 50},
+		{30, 28, 45, 45, 45},
 		{29, 28, (250*4 + 45*4 + 4) / 8, (225*4 + 45*4) / 8, (50*4 + 45*4 + 4) / 8},
 	} {
 		p := img.RGBAAt(c.x, c.y)

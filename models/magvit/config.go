@@ -51,8 +51,10 @@ func Official() Config {
 }
 
 func officialNetwork(mult, blocks []int) Network {
-	return Network{Ch: 128, ChMult: mult, NumResBlocks: blocks, AttnResolutions: []int{5}, InCh: 3, OutCh: 3,
-		Resolution: 256, ZChannels: 13, MidAttn: true, BottleneckKernel: 3}
+	return Network{
+		Ch: 128, ChMult: mult, NumResBlocks: blocks, AttnResolutions: []int{5}, InCh: 3, OutCh: 3,
+		Resolution: 256, ZChannels: 13, MidAttn: true, BottleneckKernel: 3,
+	}
 }
 
 // Tiny returns the architecture of the tiny world's tokenizer: 64 x 64 images, 8 x 8 tokens of 10 bits.

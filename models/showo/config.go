@@ -100,10 +100,14 @@ func (c Config) Validate() error {
 		name        string
 		value, most int
 	}{
-		{"codebook_size", c.CodebookSize, 1 << 24}, {"num_vq_tokens", c.NumVQTokens, 1 << 16},
-		{"llm_vocab_size", c.LLMVocabSize, 1 << 24}, {"max_seq_length", c.MaxSeqLength, 1 << 16},
-		{"hidden_size", l.HiddenSize, 1 << 16}, {"intermediate_size", l.IntermediateSize, 1 << 20},
-		{"num_hidden_layers", l.Layers, 1 << 10}, {"num_attention_heads", l.Heads, 1 << 10},
+		{"codebook_size", c.CodebookSize, 1 << 24},
+		{"num_vq_tokens", c.NumVQTokens, 1 << 16},
+		{"llm_vocab_size", c.LLMVocabSize, 1 << 24},
+		{"max_seq_length", c.MaxSeqLength, 1 << 16},
+		{"hidden_size", l.HiddenSize, 1 << 16},
+		{"intermediate_size", l.IntermediateSize, 1 << 20},
+		{"num_hidden_layers", l.Layers, 1 << 10},
+		{"num_attention_heads", l.Heads, 1 << 10},
 	} {
 		if v.value < 1 || v.value > v.most {
 			return fmt.Errorf("showo: config: %s is %d, want 1 to %d", v.name, v.value, v.most)
