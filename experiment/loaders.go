@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"imagecot/bpe"
@@ -26,16 +27,20 @@ import (
 // ErrRefused says that a checkpoint is there but is not what it should be.
 var ErrRefused = errors.New("checkpoint refused")
 
-// ModelFolder finds a model by name: a folder, or a shipped one (shipped maps "tiny" to its part).
+// ModelFolder finds a model by name: a shipped one (shipped maps "tiny" to its part), else a folder. A folder that is
+// called like a shipped model is meant by a path with a separator, ./tiny for instance.
 func ModelFolder(name, shipped string) (fs.FS, error) {
+	if name == "tiny" {
+		return tiny.Open(shipped)
+	}
+	if slices.ContainsFunc(tiny.Models(), func(m tiny.Model) bool { return m.Name == name }) {
+		return tiny.Open(name)
+	}
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return os.DirFS(name), nil
 	}
 	if strings.ContainsAny(name, `/\`) {
 		return nil, fmt.Errorf("experiment: model folder %s: %w", name, fs.ErrNotExist)
-	}
-	if name == "tiny" {
-		name = shipped
 	}
 	return tiny.Open(name)
 }
