@@ -14,3 +14,6 @@ const cgo = false
 func newXLA(string) (compute.Backend, error) {
 	return nil, errors.New("this program was built without cgo and can load no plugin; the pure-Go engine is left")
 }
+
+// KeepMemory does nothing where no plugin can be loaded.
+func KeepMemory() {}

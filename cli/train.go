@@ -75,6 +75,7 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 			if err := writable(out); err != nil {
 				return err
 			}
+			backend.KeepMemory()
 			be, info, err := backend.Open(a.backend)
 			if err != nil {
 				return err

@@ -47,24 +47,37 @@ func resizeAxis(v []float64, n int) []float64 {
 }
 
 func TestResizeBicubicMatchesDefinition(t *testing.T) {
-	for _, c := range [][4]int{{20, 13, 7, 13}, {13, 20, 13, 9}, {9, 11, 23, 17}, {16, 16, 40, 5}, {5, 5, 5, 5}, {1, 1, 3, 2}} {
-		img := noise(c[0], c[1])
-		got := ResizeBicubic(img, c[2], c[3])
+	for _, c := range []struct {
+		w, h, toW, toH int
+		columnsFirst   bool
+	}{
+		{20, 13, 7, 13, false},
+		{13, 20, 13, 9, false},
+		{9, 11, 23, 17, false},
+		{5, 5, 5, 5, false},
+		{1, 1, 3, 2, false},
+		{16, 16, 40, 5, true},   // 11 pixels less beside 24 more
+		{9, 40, 4, 8, true},     // 32 beside 5
+		{16, 20, 11, 10, false}, // 10 is not more than twice 5
+		{16, 21, 11, 10, true},
+	} {
+		img := noise(c.w, c.h)
+		got := ResizeBicubic(img, c.toW, c.toH)
 		for channel := range 3 {
-			rows := make([][]float64, c[1])
-			for y := range rows {
-				row := make([]float64, c[0])
-				for x := range row {
-					row[x] = float64(img.Pix[y*img.Stride+4*x+channel])
+			grid := make([][]float64, c.h)
+			for y := range grid {
+				grid[y] = make([]float64, c.w)
+				for x := range grid[y] {
+					grid[y][x] = float64(img.Pix[y*img.Stride+4*x+channel])
 				}
-				rows[y] = resizeAxis(row, c[2])
 			}
-			for x := range c[2] {
-				column := make([]float64, c[1])
-				for y := range column {
-					column[y] = rows[y][x]
-				}
-				for y, want := range resizeAxis(column, c[3]) {
+			if c.columnsFirst {
+				grid = resizeRowsOf(transpose(resizeRowsOf(transpose(grid), c.toH)), c.toW)
+			} else {
+				grid = transpose(resizeRowsOf(transpose(resizeRowsOf(grid, c.toW)), c.toH))
+			}
+			for y, row := range grid {
+				for x, want := range row {
 					if v := float64(got.Pix[y*got.Stride+4*x+channel]); v != want {
 						t.Fatalf("%v: channel %d of pixel (%d, %d) is %v, want %v", c, channel, x, y, v, want)
 					}
@@ -72,6 +85,24 @@ func TestResizeBicubicMatchesDefinition(t *testing.T) {
 			}
 		}
 	}
+}
+
+func resizeRowsOf(grid [][]float64, n int) [][]float64 {
+	out := make([][]float64, len(grid))
+	for y, row := range grid {
+		out[y] = resizeAxis(row, n)
+	}
+	return out
+}
+
+func transpose(grid [][]float64) [][]float64 {
+	out := make([][]float64, len(grid[0]))
+	for x := range out {
+		for _, row := range grid {
+			out[x] = append(out[x], row[x])
+		}
+	}
+	return out
 }
 
 func TestRGBDropsAlphaAndOrigin(t *testing.T) {

@@ -8,16 +8,22 @@ import (
 // precision is the number of fraction bits of resampling weights.
 const precision = 22
 
-// ResizeBicubic returns the picture at w x h pixels, bit for bit as Pillow does on 8-bit RGB: bicubic (a = -0.5) with
-// antialiasing, first along rows, then along columns, rounded to 8 bits in between; an axis that keeps its size is
-// left alone. Alpha is dropped (see RGB). w and h must be positive.
+// ResizeBicubic returns the picture at w x h pixels, bit for bit as Pillow 13 does on 8-bit RGB: bicubic (a = -0.5) with
+// antialiasing, first along rows, then along columns, rounded to 8 bits in between; the other way round where the height
+// shrinks by more than twice as many pixels as the width. An axis that keeps its size is left alone. Alpha is dropped (see
+// RGB). w and h must be positive.
 func ResizeBicubic(img image.Image, w, h int) *image.RGBA {
 	src := RGB(img)
-	size := src.Bounds()
-	if size.Dx() != w {
+	size := src.Bounds().Size()
+	less := size.Y - h
+	columnsFirst := less > 0 && less > 2*(size.X-w)
+	if columnsFirst {
+		src = resizeColumns(src, h)
+	}
+	if size.X != w {
 		src = resizeRows(src, w)
 	}
-	if size.Dy() != h {
+	if size.Y != h && !columnsFirst {
 		src = resizeColumns(src, h)
 	}
 	return src

@@ -59,17 +59,17 @@ func (c Config) Tiles(img image.Image, aspect string) ([]*image.RGBA, Geometry, 
 		return nil, Geometry{}, fmt.Errorf("llavaov: image of %d x %d pixels", w, h)
 	}
 	if !anyres {
-		return []*image.RGBA{resize(square(rgb), s, s)}, Geometry{W: w, H: h}, nil
+		return []*image.RGBA{imgio.ResizeBicubic(square(rgb), s, s)}, Geometry{W: w, H: h}, nil
 	}
 	g := AnyRes(w, h, s, c.Pinpoints)
-	tiles := []*image.RGBA{resize(rgb, s, s)}
+	tiles := []*image.RGBA{imgio.ResizeBicubic(rgb, s, s)}
 	if w == h && g.Resized == g.Best && g.Best == [2]int{s, s} {
 		return append(tiles, tiles[0]), g, nil // the grid is the whole image again: one picture, two places
 	}
 	canvas := image.NewRGBA(image.Rect(0, 0, g.Best[0], g.Best[1]))
 	draw.Draw(canvas, canvas.Bounds(), image.NewUniform(color.Black), image.Point{}, draw.Src)
 	at := image.Pt(g.Paste[0], g.Paste[1])
-	resized := resize(rgb, g.Resized[0], g.Resized[1])
+	resized := imgio.ResizeBicubic(rgb, g.Resized[0], g.Resized[1])
 	draw.Draw(canvas, resized.Bounds().Add(at), resized, image.Point{}, draw.Src)
 	for y := range g.Tiles[1] {
 		for x := range g.Tiles[0] {
@@ -77,16 +77,6 @@ func (c Config) Tiles(img image.Image, aspect string) ([]*image.RGBA, Geometry, 
 		}
 	}
 	return tiles, g, nil
-}
-
-// resize is Pillow 13's bicubic resize: along rows first, except where the height shrinks by more than twice as many
-// pixels as the width. The order shows in the last bit of some pixels.
-func resize(img *image.RGBA, w, h int) *image.RGBA {
-	size := img.Bounds().Size()
-	if less := size.Y - h; less > 0 && less > 2*(size.X-w) {
-		img = imgio.ResizeBicubic(img, size.X, h)
-	}
-	return imgio.ResizeBicubic(img, w, h)
 }
 
 // square centres an image on a grey square.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 
+	"imagecot/backend"
+
 	"imagecot/internal/enginetest"
 	"imagecot/internal/prng"
 	"imagecot/models/showo"
@@ -22,6 +24,7 @@ func BenchmarkStep(b *testing.B) {
 	if configuration == "" {
 		b.Skip("needs a fast engine: set " + enginetest.Variable)
 	}
+	backend.KeepMemory() // as the command does
 	be, err := compute.NewWithConfig(configuration)
 	if err != nil {
 		b.Fatal(err)
