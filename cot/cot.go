@@ -39,7 +39,8 @@ const (
 	Process    QuestionKind = "process"    // PRM: is this step on the right way?
 	Clarity    QuestionKind = "clarity"    // PARM, first task: is the step image clear enough to be judged?
 	Potential  QuestionKind = "potential"  // PARM, second task: can a good final image come out of this step?
-	Reflection QuestionKind = "reflection" // PARM++: does the image follow the prompt, and if not, why?
+	Reflection QuestionKind = "reflection" // PARM++: does the final image follow the prompt?
+	Reason     QuestionKind = "reason"     // PARM++, after a reflection's "no": what is wrong? Answered in words
 )
 
 // Turn is an earlier question in the same conversation together with the answer that was taken for granted.
@@ -55,6 +56,7 @@ type Question struct {
 	Text   string      // the words asked, without the image tag
 	After  []Turn      // earlier turns about the same image, oldest first (PARM: clarity "yes", then potential)
 	Image  image.Image // the step image
+	Tokens []int32     // the image's tokens, for judges that read them instead of pixels (self-verification)
 	Path   int         // Path.Index, for traces
 	Step   int         // Path.Step, for traces
 }
@@ -99,12 +101,13 @@ type Strategy interface {
 	Select(ctx context.Context, g Generator, p Prompt, seeds []uint64) (Selection, error)
 }
 
-// Explainer says in words why an image does not follow its prompt (PARM++).
+// Explainer answers a question in words: why an image does not follow its prompt (PARM++).
 type Explainer interface {
 	Explain(ctx context.Context, q Question) (reason string, err error)
 }
 
-// Corrector generates again from prompt, unsatisfactory image and reason (PARM++).
+// Corrector generates again from prompt, unsatisfactory image and reason (PARM++). The new path is finished; its noise
+// follows from the seed.
 type Corrector interface {
 	Correct(ctx context.Context, p Prompt, bad *Path, reason string, seed uint64) (*Path, error)
 }
@@ -112,7 +115,7 @@ type Corrector interface {
 // Cost is what a selection spent.
 type Cost struct {
 	DecodingSteps int     `json:"decoding_steps"` // path steps, one for each path and step
-	JudgeCalls    int     `json:"judge_calls"`    // questions asked
+	JudgeCalls    int     `json:"judge_calls"`    // questions asked, reasons included
 	ImagesDecoded int     `json:"images_decoded"` // step images decoded
 	Seconds       float64 `json:"seconds"`
 }
@@ -130,12 +133,23 @@ type Asked struct {
 	Verdict Verdict      `json:"verdict"`
 }
 
+// ReflectionTrace is one look of PARM++ at a final image, and what came of it.
+type ReflectionTrace struct {
+	Path      int     `json:"path"` // index of the path that was looked at
+	Question  string  `json:"question"`
+	Verdict   Verdict `json:"verdict"`
+	Why       string  `json:"why,omitempty"`    // the question that was answered by the reason
+	Reason    string  `json:"reason,omitempty"` // what is wrong, in the judge's words
+	Corrected int     `json:"corrected"`        // index of the path that was made from it, -1 for none
+}
+
 // PathTrace is the story of one path.
 type PathTrace struct {
 	Index       int     `json:"index"`
 	Seed        uint64  `json:"seed"`
-	Parent      int     `json:"parent"` // index of the path it was forked from, -1 for none
-	Steps       int     `json:"steps"`  // decoding steps taken
+	Parent      int     `json:"parent"`             // index of the path it was forked from or corrects, -1 for none
+	Corrects    bool    `json:"corrects,omitempty"` // the path is no fork: it was made anew, in view of its parent
+	Steps       int     `json:"steps"`              // decoding steps taken
 	Asked       []Asked `json:"asked,omitempty"`
 	TruncatedAt int     `json:"truncated_at,omitempty"` // step at which the path was given up, 0 if it was not
 	Reason      string  `json:"reason,omitempty"`       // why it was truncated, or why it won
@@ -150,6 +164,8 @@ type Selection struct {
 	NPrime   int         `json:"n_prime"`
 	Traces   []PathTrace `json:"paths"`
 	Cost     Cost        `json:"cost"`
+
+	Reflections []ReflectionTrace `json:"reflections,omitempty"` // PARM++: in the order of its rounds
 }
 
 // Observer is shown every step image that a judge is asked about, while a strategy runs; reports implement it.

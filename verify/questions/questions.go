@@ -23,10 +23,14 @@ type Set struct {
 // Names of the sets there are.
 func Names() []string { return []string{"paper", "released", "tiny"} }
 
-// Get returns a set by name, with the questions of outcome, process, clarity and potential.
+// kinds are the questions of every set.
+var kinds = []cot.QuestionKind{cot.Outcome, cot.Process, cot.Clarity, cot.Potential, cot.Reflection, cot.Reason}
+
+// Get returns a set by name, with all questions of the paper. Deviation D18: the paper tells no words for reflection and
+// reason; those of the sets "paper" and "released" are ours.
 func Get(name string) (Set, error) {
 	s := Set{Name: name, texts: map[cot.QuestionKind]string{}}
-	for _, kind := range []cot.QuestionKind{cot.Outcome, cot.Process, cot.Clarity, cot.Potential} {
+	for _, kind := range kinds {
 		text, err := files.ReadFile("sets/" + name + "/" + string(kind) + ".txt")
 		if err != nil {
 			return Set{}, fmt.Errorf("questions: no set %q; there are %s", name, strings.Join(Names(), ", "))
@@ -42,11 +46,22 @@ func (s Set) Text(kind cot.QuestionKind, p cot.Prompt) string {
 	return strings.ReplaceAll(s.texts[kind], "{prompt}", p.Text)
 }
 
-// Ask makes the question about the path's step image. Potential is the second turn after clarity's "yes".
+// Ask makes the question about the path's step image. Potential is the second turn after clarity's "yes", reason the one
+// after reflection's "no".
 func (s Set) Ask(kind cot.QuestionKind, path *cot.Path) cot.Question {
-	q := cot.Question{Kind: kind, Prompt: path.Prompt, Text: s.Text(kind, path.Prompt), Path: path.Index, Step: path.Step}
-	if kind == cot.Potential {
-		q.After = []cot.Turn{{Text: s.Text(cot.Clarity, path.Prompt), Answer: "yes"}}
+	return cot.Question{
+		Kind: kind, Prompt: path.Prompt, Text: s.Text(kind, path.Prompt), After: s.After(kind, path.Prompt),
+		Tokens: path.Sample, Path: path.Index, Step: path.Step,
 	}
-	return q
+}
+
+// After is what was asked and answered before a question of that kind.
+func (s Set) After(kind cot.QuestionKind, p cot.Prompt) []cot.Turn {
+	switch kind {
+	case cot.Potential:
+		return []cot.Turn{{Text: s.Text(cot.Clarity, p), Answer: "yes"}}
+	case cot.Reason:
+		return []cot.Turn{{Text: s.Text(cot.Reflection, p), Answer: "no"}}
+	}
+	return nil
 }

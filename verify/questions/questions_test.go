@@ -28,6 +28,9 @@ func TestTinyWording(t *testing.T) {
 		cot.Process:   "is it becoming a red circle?",
 		cot.Clarity:   "is it clear?",
 		cot.Potential: "will it show a red circle?",
+
+		cot.Reflection: "does the image show a red circle?",
+		cot.Reason:     "what is wrong?",
 	} {
 		if got := s.Text(kind, cot.Prompt{Text: "a red circle"}); got != want {
 			t.Errorf("%s: %q, want %q", kind, got, want)
@@ -50,7 +53,7 @@ func TestReleasedWordingIsKeptByteForByte(t *testing.T) {
 
 func TestEverySetHasEveryQuestionAndNoEdges(t *testing.T) {
 	for _, name := range Names() {
-		for _, kind := range []cot.QuestionKind{cot.Outcome, cot.Process, cot.Clarity, cot.Potential} {
+		for _, kind := range kinds {
 			text := get(t, name).Text(kind, cot.Prompt{Text: "X"})
 			if text == "" || strings.HasSuffix(text, "\n") || strings.Contains(text, "{") || strings.Contains(text, "<image>") {
 				t.Errorf("%s %s: %q", name, kind, text)
@@ -62,7 +65,7 @@ func TestEverySetHasEveryQuestionAndNoEdges(t *testing.T) {
 	}
 }
 
-func TestPotentialIsTheSecondTurn(t *testing.T) {
+func TestSecondTurns(t *testing.T) {
 	path := &cot.Path{Index: 3, Step: 9, Prompt: cot.Prompt{Text: "X"}}
 	q := get(t, "paper").Ask(cot.Potential, path)
 	if len(q.After) != 1 || q.After[0].Answer != "yes" || q.After[0].Text != get(t, "paper").Text(cot.Clarity, path.Prompt) {
@@ -70,6 +73,10 @@ func TestPotentialIsTheSecondTurn(t *testing.T) {
 	}
 	if q.Path != 3 || q.Step != 9 || q.Kind != cot.Potential {
 		t.Errorf("%+v", q)
+	}
+	q = get(t, "paper").Ask(cot.Reason, path)
+	if len(q.After) != 1 || q.After[0].Answer != "no" || q.After[0].Text != get(t, "paper").Text(cot.Reflection, path.Prompt) {
+		t.Errorf("%+v", q.After)
 	}
 	if q = get(t, "paper").Ask(cot.Outcome, path); len(q.After) != 0 {
 		t.Errorf("outcome follows up %+v", q.After)
