@@ -1,6 +1,6 @@
 // Package verify is what the paper's test-time verifiers (Sec. 2.2, 3) share: a run of one selection that starts paths,
-// asks the judge, writes the trace and counts the cost. The strategies single, bestofn, orm, prm and parm lie below it, one
-// function each. Step images are decoded when somebody looks at them and never twice. The package knows no models.
+// asks the judge, writes the trace and counts the cost. The strategies lie below it, one function each: single, bestofn,
+// orm, prm, parm and parmpp are the paper's; beam, search, threshold and selfverify go beyond it. Step images are decoded when somebody looks at them and never twice. The package knows no models.
 package verify
 
 import (
@@ -21,12 +21,13 @@ type Run struct {
 	Questions questions.Set // may be empty where nothing is asked
 	Observer  cot.Observer  // may be nil
 
-	Paths  []*cot.Path
-	traces []cot.PathTrace
-	cost   cot.Cost
-	begun  time.Time
-	prompt cot.Prompt
-	images map[int]stepImage
+	Paths       []*cot.Path
+	traces      []cot.PathTrace
+	reflections []cot.ReflectionTrace
+	cost        cot.Cost
+	begun       time.Time
+	prompt      cot.Prompt
+	images      map[int]stepImage
 }
 
 // ErrNoSeeds is returned where a selection is asked for among no paths.
@@ -192,7 +193,7 @@ func (r *Run) Select(strategy string, winner *cot.Path, nPrime int, reason strin
 	r.cost.Seconds = time.Since(r.begun).Seconds()
 	return cot.Selection{
 		Prompt: r.prompt, Strategy: strategy, Winner: winner, WinnerAt: winner.Index, NPrime: nPrime,
-		Traces: r.traces, Cost: r.cost,
+		Traces: r.traces, Cost: r.cost, Reflections: r.reflections,
 	}
 }
 

@@ -103,6 +103,31 @@ func (g *Generator) Fork(path *cot.Path, seed uint64) *cot.Path {
 	return &c
 }
 
+// Correct implements cot.Corrector: all steps of a new path, whose fate is in the new seed.
+func (g *Generator) Correct(ctx context.Context, p cot.Prompt, bad *cot.Path, reason string, seed uint64) (*cot.Path, error) {
+	if bad.Step != g.N || reason == "" {
+		return nil, fmt.Errorf("cottest: correction of path %d at step %d of %d for the reason %q", bad.Index, bad.Step, g.N, reason)
+	}
+	path := &cot.Path{Seed: seed, Prompt: p}
+	for range g.N {
+		if err := g.Advance(ctx, []*cot.Path{path}); err != nil {
+			return nil, err
+		}
+	}
+	return path, nil
+}
+
+// Total is how many steps all paths took.
+func (g *Generator) Total() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	sum := 0
+	for _, steps := range g.advanced {
+		sum += steps
+	}
+	return sum
+}
+
 // Decode implements cot.Generator.
 func (g *Generator) Decode(_ context.Context, paths []*cot.Path) ([]image.Image, error) {
 	g.mu.Lock()
@@ -126,7 +151,21 @@ type Judge struct {
 	Say func(q cot.Question) *cot.Verdict
 	Err error
 
-	Asked []cot.Question
+	Asked     []cot.Question
+	Explained []cot.Question
+}
+
+// Explain implements cot.Explainer: the reason names path and step.
+func (j *Judge) Explain(_ context.Context, q cot.Question) (string, error) {
+	if j.Err != nil {
+		return "", j.Err
+	}
+	img, ok := q.Image.(Image)
+	if !ok || img.Step != q.Step {
+		return "", fmt.Errorf("cottest: reason for step %d of path %d asked about %T", q.Step, q.Path, q.Image)
+	}
+	j.Explained = append(j.Explained, q)
+	return fmt.Sprintf("seed %d is wrong", img.Seed), nil
 }
 
 // Gaussian is noise of that standard deviation, a function of seed and step.
