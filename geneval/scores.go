@@ -15,7 +15,8 @@ const Replicates = 2000
 const bootstrapSeed = 2310_11513
 
 // Scores are the benchmark's numbers with 95 % intervals. The images of one prompt are correlated, so the bootstrap
-// resamples prompts, within each task.
+// resamples prompts, within each task. A task whose prompts all came out alike (8 of 8) has no spread to resample; its
+// interval is Jeffreys', with as many trials as prompts, and goes into the overall one.
 type Scores struct {
 	Images     int            `json:"images"`
 	Prompts    int            `json:"prompts"`
@@ -117,11 +118,34 @@ func Score(rows []Row) (Scores, error) {
 			out[len(tasks)] += out[i] / float64(len(tasks))
 		}
 	})
-	for i := range s.Tasks {
-		s.Tasks[i].CI95 = stats.Percentile(values[i], .95)
+	for i, t := range tasks {
+		if constant(len(t.tallies), func(p int) float64 { return rate(t.tallies, []int{p}) }) {
+			spread(values, i, stats.ConstantRate(s.Tasks[i].Score, len(t.tallies), Replicates, bootstrapSeed+uint64(i)))
+		}
+		s.Tasks[i].CI95 = stats.Percentile(values[i], .95).Around(s.Tasks[i].Score)
 	}
-	s.CI95 = stats.Percentile(values[len(tasks)], .95)
+	s.CI95 = stats.Percentile(values[len(tasks)], .95).Around(s.Overall)
 	return s, nil
+}
+
+// constant reports whether all n prompts have one value.
+func constant(n int, value func(prompt int) float64) bool {
+	first := value(0)
+	for p := 1; p < n; p++ {
+		if value(p) != first {
+			return false
+		}
+	}
+	return true
+}
+
+// spread puts draws in the place of a task's replicates, and their share into the mean over tasks, which comes last.
+func spread(values [][]float64, task int, draws []float64) {
+	tasks := len(values) - 1
+	for r, v := range draws {
+		values[tasks][r] += (v - values[task][r]) / float64(tasks)
+		values[task][r] = v
+	}
 }
 
 // rate is the share of correct images of the picked prompts.
@@ -234,15 +258,21 @@ func (d *Difference) bootstrap(pairs [][2][]tally) {
 			out[len(pairs)] += out[i] / float64(len(pairs))
 		}
 	})
+	overall := stats.TwoSided(values[len(pairs)])
 	for i, pair := range pairs {
-		delta := newDelta(rate(pair[0], whole[i]), rate(pair[1], whole[i]), values[i])
+		p := stats.TwoSided(values[i])
+		if n := len(pair[0]); constant(n, func(p int) float64 { return rate(pair[1], []int{p}) - rate(pair[0], []int{p}) }) {
+			spread(values, i, stats.ConstantDifference(values[i][0], n, Replicates, bootstrapSeed+uint64(i)))
+		}
+		delta := newDelta(rate(pair[0], whole[i]), rate(pair[1], whole[i]), values[i], p)
 		d.Tasks[i].Delta = delta
 		d.Overall.A += delta.A / float64(len(pairs))
 		d.Overall.B += delta.B / float64(len(pairs))
 	}
-	d.Overall = newDelta(d.Overall.A, d.Overall.B, values[len(pairs)])
+	d.Overall = newDelta(d.Overall.A, d.Overall.B, values[len(pairs)], overall)
 }
 
-func newDelta(a, b float64, values []float64) Delta {
-	return Delta{A: a, B: b, Diff: b - a, CI95: stats.Percentile(values, .95), P: stats.TwoSided(values)}
+// newDelta takes the larger of the p-values before and after constant tasks were spread.
+func newDelta(a, b float64, values []float64, p float64) Delta {
+	return Delta{A: a, B: b, Diff: b - a, CI95: stats.Percentile(values, .95).Around(b - a), P: max(p, stats.TwoSided(values))}
 }

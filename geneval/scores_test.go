@@ -67,6 +67,37 @@ func TestIntervalResamplesPrompts(t *testing.T) {
 	}
 }
 
+// Eight of eight right is no proof of perfection: the bootstrap alone would say 1.00 to 1.00.
+func TestIntervalOfConstantTask(t *testing.T) {
+	var all, most, none []Row
+	for i := range 8 {
+		prompt := string(rune('A' + i))
+		all = append(all, rowsOf(SingleObject, prompt, "yy")...)
+		none = append(none, rowsOf(SingleObject, prompt, "nn")...)
+	}
+	for i := range 40 {
+		most = append(most, rowsOf(Colors, string(rune('a'+i)), map[bool]string{true: "y", false: "n"}[i%2 == 0])...)
+	}
+	s, err := Score(slices.Concat(all, most))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ci := s.Tasks[0].CI95; math.Abs(ci[0]-.74) > .03 || ci[1] != 1 {
+		t.Errorf("8 of 8: %v, want .74 to 1", ci)
+	}
+	alone, _ := Score(most)
+	if got, want := s.CI95[1]-s.CI95[0], (alone.CI95[1]-alone.CI95[0])/2; got <= want {
+		t.Errorf("overall interval is %.3f wide, the other task alone gives %.3f", got, want)
+	}
+	d, err := Compare(all, all)
+	if err != nil || d.Tasks[0].CI95[0] > -.15 || d.Tasks[0].CI95[1] < .15 || d.Tasks[0].P != 1 {
+		t.Errorf("8 of 8 twice: %+v, %v", d, err)
+	}
+	if d, _ = Compare(none, all); d.Overall.Diff != 1 || d.Overall.CI95[1] != 1 || d.Overall.CI95[0] > .85 || d.Overall.P > .01 {
+		t.Errorf("0 and 8 of 8: %+v", d.Overall)
+	}
+}
+
 func TestCompare(t *testing.T) {
 	var a, b []Row
 	for i := range 40 {

@@ -1,6 +1,6 @@
 // Package tiny holds the checkpoints of the tiny world that are shipped inside the program: the image tokenizer, the
-// generator, the zero-shot judge and the three fine-tuned judges of the paper (ORM, PRM, PARM), with a text tokenizer
-// for all of them. File formats and tensor names are those of the official models; only config.json is smaller. The
+// generator and its aligned variants (DPO, iterative DPO, guided by a reward model, self-correction), the zero-shot judge
+// and the fine-tuned judges of the paper (ORM, PRM, PARM, PARM++), with a text tokenizer for all of them. File formats and tensor names are those of the official models; only config.json is smaller. The
 // package knows files only; models/* read them.
 package tiny
 
@@ -21,20 +21,32 @@ var ErrMissing = errors.New("not in this build")
 
 // Model describes one shipped checkpoint.
 type Model struct {
-	Name string // folder name: tokenizer, generator, judge, orm, prm, parm
+	Name string // folder name
+	Kind string // `imagecot train KIND -f recipes/tiny/NAME.yaml` makes it
 	Role string // what it does, in words
 }
 
 // Models lists what a complete build holds, in the order in which they are trained.
 func Models() []Model {
 	return []Model{
-		{"tokenizer", "image tokenizer (MAGVIT-v2): image <-> tokens"},
-		{"generator", "generator (Show-o): prompt -> tokens, step by step"},
-		{"judge", "zero-shot judge (LLaVA-OneVision), trained on rendered scenes only"},
-		{"orm", "outcome reward model: the judge fine-tuned on ranking data"},
-		{"prm", "process reward model: the judge fine-tuned on step data"},
-		{"parm", "potential assessment reward model: clarity, potential, outcome"},
+		{"tokenizer", "tokenizer", "image tokenizer (MAGVIT-v2): image <-> tokens"},
+		{"generator", "generator", "generator (Show-o): prompt -> tokens, step by step"},
+		{"judge", "judge", "zero-shot judge (LLaVA-OneVision), trained on rendered scenes only"},
+		{"orm", "judge", "outcome reward model: the judge fine-tuned on ranking data"},
+		{"prm", "judge", "process reward model: the judge fine-tuned on step data"},
+		{"parm", "judge", "potential assessment reward model: clarity, potential, outcome"},
+		{"parmpp", "judge", "PARM++: clarity, potential, outcome, and reflection with reasons"},
+		{"dpo", "dpo", "the generator after DPO on preference pairs"},
+		{"iterdpo", "iterdpo", "the generator after iterative DPO: a second round on its own images"},
+		{"guided-orm", "guide", "the generator after DPO guided online by the ORM"},
+		{"guided-parm", "guide", "the generator after DPO guided online by PARM"},
+		{"correction", "correction", "the generator fine-tuned to correct its own images"},
 	}
+}
+
+// Command is the command that trains the model.
+func (m Model) Command() string {
+	return fmt.Sprintf("imagecot train %s -f recipes/tiny/%s.yaml", m.Kind, m.Name)
 }
 
 // Weights and configuration files that every model folder holds.
@@ -49,7 +61,8 @@ const (
 // when the program was built is ErrMissing with the command that trains it.
 func Open(name string) (fs.FS, error) {
 	all := Models()
-	if !slices.ContainsFunc(all, func(m Model) bool { return m.Name == name }) {
+	at := slices.IndexFunc(all, func(m Model) bool { return m.Name == name })
+	if at < 0 {
 		names := make([]string, len(all))
 		for i, m := range all {
 			names[i] = m.Name
@@ -58,20 +71,10 @@ func Open(name string) (fs.FS, error) {
 	}
 	for _, file := range []string{ConfigFile, WeightsFile} {
 		if _, err := fs.Stat(files, name+"/"+file); err != nil {
-			return nil, fmt.Errorf("tiny: %s/%s is %w; train it with `imagecot train %s -f recipes/tiny/%s.yaml` and build again",
-				name, file, ErrMissing, command(name), name)
+			return nil, fmt.Errorf("tiny: %s/%s is %w; train it with `%s` and build again", name, file, ErrMissing, all[at].Command())
 		}
 	}
 	return fs.Sub(files, name)
-}
-
-// command is the training command that makes a model.
-func command(name string) string {
-	switch name {
-	case "tokenizer", "generator":
-		return name
-	}
-	return "judge"
 }
 
 // Size is the number of bytes that the weights of a model take, 0 when it is missing.
