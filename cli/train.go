@@ -84,7 +84,7 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 			if info.Note != "" {
 				a.note("%s", info.Note)
 			}
-			if err := objective.Run(cmd.Context(), be, r, out, a.stderr); err != nil {
+			if err := objective.Run(cmd.Context(), be, r, out, a.stderr, objective.New); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(a.stdout, filepath.Join(out, "final"))

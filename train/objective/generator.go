@@ -51,7 +51,7 @@ const tokensFile = "tokens.safetensors"
 // NewGenerator checks the recipe's data part and tokenises the scenes, or reads them from dir.
 func NewGenerator(be compute.Backend, r train.Recipe, dir string) (*Generator, error) {
 	g := &Generator{recipe: r, data: GeneratorData{Scenes: 30000, Dropout: .1}}
-	if err := decodeStrict(r.Data, &g.data); err != nil {
+	if err := DecodeStrict(r.Data, &g.data); err != nil {
 		return nil, err
 	}
 	var err error

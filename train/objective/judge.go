@@ -47,7 +47,7 @@ const describe = "describe it."
 // NewJudge checks the recipe's data part; the architecture is the tiny world's.
 func NewJudge(r train.Recipe) (*Judge, error) {
 	j := &Judge{recipe: r, data: JudgeData{Questions: 4, Length: 24, Tidy: .2, Scramble: .05, Blur: 1, Noise: .06, Dense: .5}}
-	if err := decodeStrict(r.Data, &j.data); err != nil {
+	if err := DecodeStrict(r.Data, &j.data); err != nil {
 		return nil, err
 	}
 	tok, err := textTokenizer()

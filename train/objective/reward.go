@@ -59,7 +59,7 @@ type shown struct {
 // NewReward reads the data and the tokenizer.
 func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
 	w := &Reward{recipe: r, data: RewardData{Validation: .1, Renders: 4, Questions: 2, RenderWeight: .5, Length: 40}}
-	if err := decodeStrict(r.Data, &w.data); err != nil {
+	if err := DecodeStrict(r.Data, &w.data); err != nil {
 		return nil, err
 	}
 	if r.InitFrom == "" {

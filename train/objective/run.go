@@ -37,7 +37,15 @@ type Derived interface {
 	Origin() ([]ckpt.Parent, string)
 }
 
-// New makes the objective that the recipe's kind names.
+// Maker makes the objective that a recipe's kind names; dir is the run's folder, for what is kept beside checkpoints.
+type Maker func(be compute.Backend, r train.Recipe, dir string) (Trainable, error)
+
+// Prepared is an objective with work to be done once, before the first step: what it costs is told to show.
+type Prepared interface {
+	Prepare(ctx context.Context, show io.Writer) error
+}
+
+// New makes the objectives of models that are trained from data alone; it is a Maker.
 func New(be compute.Backend, r train.Recipe, dir string) (Trainable, error) {
 	switch r.Kind {
 	case "tokenizer":
@@ -54,8 +62,8 @@ func New(be compute.Backend, r train.Recipe, dir string) (Trainable, error) {
 }
 
 // Run trains what the recipe says below dir, continuing where an earlier run stopped, and writes the result to
-// DIR/final. When ctx ends it saves a checkpoint and returns ctx's error.
-func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, show io.Writer) error {
+// DIR/final. build is New, or a Maker that knows more kinds. When ctx ends it saves a checkpoint and returns ctx's error.
+func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, show io.Writer, build Maker) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("objective: %w", err)
 	}
@@ -64,9 +72,14 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 		return fmt.Errorf("objective: %s is in use by another run (%v)", dir, err)
 	}
 	defer lock.Unlock()
-	o, err := New(be, r, dir)
+	o, err := build(be, r, dir)
 	if err != nil {
 		return err
+	}
+	if p, ok := o.(Prepared); ok {
+		if err := p.Prepare(ctx, show); err != nil {
+			return err
+		}
 	}
 	loop, err := train.New(be, r, o, nil)
 	if err != nil {
@@ -151,8 +164,8 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 	return ckpt.WriteManifest(dir, m)
 }
 
-// decodeStrict reads a recipe's free part into a struct; unknown keys are errors.
-func decodeStrict(from map[string]any, into any) error {
+// DecodeStrict reads a recipe's free part into a struct; unknown keys are errors.
+func DecodeStrict(from map[string]any, into any) error {
 	text, err := json.Marshal(from)
 	if err != nil {
 		return fmt.Errorf("objective: data: %w", err)

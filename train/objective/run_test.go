@@ -61,20 +61,20 @@ func (s *stopAfter) Write(b []byte) (int, error) {
 func TestRunResumesAfterAnInterruptAndWritesAModel(t *testing.T) {
 	be := enginetest.Go(t)
 	whole, parts := t.TempDir(), t.TempDir()
-	if err := Run(context.Background(), be, small(t, ""), whole, io.Discard); err != nil {
+	if err := Run(context.Background(), be, small(t, ""), whole, io.Discard, New); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	// The estimate appears in step 3: the run ends there, between two regular checkpoints.
-	err := Run(ctx, be, small(t, ""), parts, &stopAfter{text: "about ", stop: stop})
+	err := Run(ctx, be, small(t, ""), parts, &stopAfter{text: "about ", stop: stop}, New)
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("interrupted run: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(parts, "checkpoints", "step-00000003", "state.json")); err != nil {
 		t.Fatalf("no checkpoint at the interrupt: %v", err)
 	}
-	if err := Run(context.Background(), be, small(t, ""), parts, io.Discard); err != nil {
+	if err := Run(context.Background(), be, small(t, ""), parts, io.Discard, New); err != nil {
 		t.Fatal(err)
 	}
 	a, b := read(t, filepath.Join(whole, "final", ckpt.ModelFile)), read(t, filepath.Join(parts, "final", ckpt.ModelFile))
@@ -95,7 +95,7 @@ func TestRunResumesAfterAnInterruptAndWritesAModel(t *testing.T) {
 
 func TestStartFromACheckpoint(t *testing.T) {
 	be, dir := enginetest.Go(t), t.TempDir()
-	if err := Run(context.Background(), be, small(t, ""), dir, io.Discard); err != nil {
+	if err := Run(context.Background(), be, small(t, ""), dir, io.Discard, New); err != nil {
 		t.Fatal(err)
 	}
 	final := filepath.Join(dir, "final")
@@ -202,9 +202,9 @@ func TestCommittedRecipesAreValid(t *testing.T) {
 		case r.Kind == "tokenizer":
 			_, err = NewTokenizer(r)
 		case r.Kind == "generator":
-			err = decodeStrict(r.Data, new(GeneratorData))
+			err = DecodeStrict(r.Data, new(GeneratorData))
 		case r.Data["reward"] != nil:
-			err = decodeStrict(r.Data, new(RewardData))
+			err = DecodeStrict(r.Data, new(RewardData))
 		default:
 			_, err = NewJudge(r)
 		}

@@ -46,7 +46,7 @@ func NewTokenizer(r train.Recipe) (*Tokenizer, error) {
 	if t.from, err = parents("init", r.InitFrom); err != nil {
 		return nil, err
 	}
-	return t, decodeStrict(r.Data, &t.data)
+	return t, DecodeStrict(r.Data, &t.data)
 }
 
 // Origin implements Derived.

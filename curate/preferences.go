@@ -1,0 +1,165 @@
+package curate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"imagecot/internal/prng"
+)
+
+// Pair is one row of preference data: two images of one prompt, as tokens, of which the evaluator finds one right.
+type Pair struct {
+	Task         string  `parquet:"task,dict"`
+	Prompt       string  `parquet:"prompt,dict"`
+	Metadata     string  `parquet:"metadata,dict"`
+	Seed         uint64  `parquet:"seed"` // of the pair: its masks are drawn from it
+	ChosenSeed   uint64  `parquet:"chosen_seed"`
+	RejectedSeed uint64  `parquet:"rejected_seed"`
+	Chosen       []int32 `parquet:"chosen"`   // tokens of the final image labelled yes
+	Rejected     []int32 `parquet:"rejected"` // and of the one labelled no
+}
+
+// PairData builds preference data from ranking data (Sec. 2.3: yes/no pairs, 10K a round). Prompts whose images all share
+// a label have no pair, and neither have two images of equal tokens; both are counted on the card.
+type PairData struct {
+	Dir       string
+	From      string // folder of ranking data
+	PerPrompt int    // most pairs of a prompt
+	Seed      uint64
+	PartSize  int // pairs a part
+	Progress  Parts
+}
+
+// pairing is what became of the ranking data.
+type pairing struct {
+	pairs                      []Pair
+	prompts, allYes, allNo     int // prompts: all; those with one label only
+	equal                      int // combinations refused because the images are equal
+	images, imagesYes, chosens int // chosens: different images among the chosen ones
+}
+
+// Run builds what is missing and writes the card. Data without a single pair are an error.
+func (p PairData) Run(ctx context.Context) error {
+	if p.PerPrompt < 1 || p.PartSize < 1 {
+		return fmt.Errorf("curate: pairs: %d pairs a prompt, %d pairs a part, want at least 1", p.PerPrompt, p.PartSize)
+	}
+	images, err := Read[Image](p.From)
+	if err != nil {
+		return err
+	}
+	hash, err := Fingerprint(p.From)
+	if err != nil {
+		return err
+	}
+	made, err := p.pair(images)
+	if err != nil {
+		return err
+	}
+	id := struct {
+		Kind      string `json:"kind"`
+		From      string `json:"from"` // fingerprint of the ranking data
+		PerPrompt int    `json:"per_prompt"`
+		Seed      uint64 `json:"seed"`
+		PartSize  int    `json:"part_size"`
+	}{"pairs", hash, p.PerPrompt, p.Seed, p.PartSize}
+	parts := (len(made.pairs) + p.PartSize - 1) / p.PartSize
+	err = build(ctx, p.Dir, id, parts, p.Progress, func(_ context.Context, part int) ([]Pair, error) {
+		return made.pairs[part*p.PartSize : min((part+1)*p.PartSize, len(made.pairs))], nil
+	})
+	if err != nil {
+		return err
+	}
+	return p.card(made)
+}
+
+// pair groups the images by prompt and combines both labels.
+func (p PairData) pair(images []Image) (pairing, error) {
+	var order []string
+	byPrompt := map[string][2][]Image{} // no, yes
+	made := pairing{images: len(images)}
+	for _, img := range images {
+		if img.Steps < 1 || len(img.Final()) == 0 || len(img.Final()) != len(images[0].Final()) {
+			return made, fmt.Errorf("curate: pairs: %s: path %d of %q has %d steps and %d tokens, not what the first path has",
+				p.From, img.Path, img.Prompt, img.Steps, len(img.Samples))
+		}
+		group, ok := byPrompt[img.Prompt]
+		if !ok {
+			order = append(order, img.Prompt)
+		}
+		label := 0
+		if img.Correct {
+			label = 1
+			made.imagesYes++
+		}
+		group[label] = append(group[label], img)
+		byPrompt[img.Prompt] = group
+	}
+	made.prompts = len(order)
+	for _, prompt := range order {
+		switch no, yes := byPrompt[prompt][0], byPrompt[prompt][1]; {
+		case len(no) == 0:
+			made.allYes++
+		case len(yes) == 0:
+			made.allNo++
+		default:
+			p.combine(&made, yes, no)
+		}
+	}
+	if len(made.pairs) == 0 {
+		return made, fmt.Errorf("curate: pairs: %s gives none: of %d prompts (%d images, %d yes) %d have only yes, %d only no, and %d combinations are of equal images",
+			p.From, made.prompts, made.images, made.imagesYes, made.allYes, made.allNo, made.equal)
+	}
+	return made, nil
+}
+
+// combine adds up to PerPrompt pairs of one prompt. Both sides are shuffled and then walked in step, the one shifted
+// whenever both are back at their starts together: every image is used as evenly as it can be, and no combination twice.
+func (p PairData) combine(made *pairing, yes, no []Image) {
+	prompt := yes[0].Prompt
+	rng := prng.New(prng.Derive(p.Seed, "pairs\x00"+prompt), 0, prng.Curate).Rand()
+	rng.Shuffle(len(yes), func(i, j int) { yes[i], yes[j] = yes[j], yes[i] })
+	rng.Shuffle(len(no), func(i, j int) { no[i], no[j] = no[j], no[i] })
+	period := len(yes) * len(no) / gcd(len(yes), len(no))
+	used := map[uint64]bool{}
+	for k, n := 0, 0; k < len(yes)*len(no) && n < p.PerPrompt; k++ {
+		c, r := yes[k%len(yes)], no[(k+k/period)%len(no)]
+		if slices.Equal(c.Final(), r.Final()) {
+			made.equal++
+			continue
+		}
+		made.pairs = append(made.pairs, Pair{
+			Task: c.Task, Prompt: prompt, Metadata: c.Metadata, Seed: prng.Derive(p.Seed, "pair\x00"+prompt, uint64(n)),
+			ChosenSeed: c.Seed, RejectedSeed: r.Seed, Chosen: c.Final(), Rejected: r.Final(),
+		})
+		used[c.Seed] = true
+		n++
+	}
+	made.chosens += len(used)
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// card counts pairs by task; its last column is of no use here but for the number of prompts.
+func (p PairData) card(made pairing) error {
+	var rows []labelled
+	for _, pair := range made.pairs {
+		rows = append(rows, labelled{pair.Task, pair.Prompt, true}, labelled{pair.Task, pair.Prompt, false})
+	}
+	return card{
+		title: "Preference pairs",
+		lines: []string{
+			fmt.Sprintf("%d pairs, at most %d a prompt, seed %d; made as recipe.json says", len(made.pairs), p.PerPrompt, p.Seed),
+			fmt.Sprintf("from %d images of %d prompts, %d images yes; %d different images are chosen ones", made.images, made.prompts, made.imagesYes, made.chosens),
+			fmt.Sprintf("left out: %d prompts whose images are all yes, %d whose images are all no, %d combinations of equal images", made.allYes, made.allNo, made.equal),
+			"chosen: the evaluator finds everything that the prompt asks for; rejected: another image of the prompt, where it does not",
+			"a row below counts two images a pair",
+		},
+		rows: balance(rows),
+	}.write(p.Dir)
+}

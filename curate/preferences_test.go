@@ -1,0 +1,116 @@
+package curate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// final is a finished path of one step with one token.
+func final(prompt string, seed uint64, token int32, correct bool) Image {
+	return Image{Task: "counting", Prompt: prompt, Path: int32(seed), Seed: seed, Steps: 1, Samples: []int32{token}, Correct: correct}
+}
+
+func TestPairsCombineLabelsOfAPromptEvenly(t *testing.T) {
+	var images []Image
+	for i := range 10 {
+		images = append(images, final("a", uint64(i), int32(i), i < 4)) // 4 yes, 6 no
+	}
+	made, err := PairData{PerPrompt: 24, Seed: 1}.pair(images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, p := range made.pairs {
+		if p.Chosen[0] >= 4 || p.Rejected[0] < 4 || int(p.ChosenSeed) != int(p.Chosen[0]) || int(p.RejectedSeed) != int(p.Rejected[0]) {
+			t.Errorf("pair %+v", p)
+		}
+		seen[fmt.Sprint(p.Chosen, p.Rejected)] = true
+	}
+	if len(seen) != 24 {
+		t.Errorf("%d different pairs of 4 x 6 images, want all 24", len(seen))
+	}
+	few, err := PairData{PerPrompt: 4, Seed: 1}.pair(images)
+	if err != nil || len(few.pairs) != 4 || few.chosens != 4 {
+		t.Errorf("4 pairs of 4 right images use %d of them (%d pairs, %v)", few.chosens, len(few.pairs), err)
+	}
+	other, err := PairData{PerPrompt: 4, Seed: 2}.pair(images)
+	if err != nil || fmt.Sprint(other.pairs) == fmt.Sprint(few.pairs) {
+		t.Error("another seed makes the same pairs")
+	}
+}
+
+func TestPairsLeaveOutAndCount(t *testing.T) {
+	made, err := PairData{PerPrompt: 8, Seed: 1}.pair([]Image{
+		final("all right", 1, 1, true), final("all right", 2, 2, true), final("all wrong", 3, 3, false),
+		final("both", 4, 4, true), final("both", 5, 4, false), final("both", 6, 6, false),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(made.pairs) != 1 || made.pairs[0].RejectedSeed != 6 || made.allYes != 1 || made.allNo != 1 || made.equal != 1 || made.prompts != 3 {
+		t.Errorf("%+v", made)
+	}
+	for name, images := range map[string][]Image{
+		"1 have only yes": {final("a", 1, 1, true), final("a", 2, 2, true)},
+		"1 only no":       {final("a", 1, 1, false)},
+		"1 combinations":  {final("a", 1, 1, false), final("a", 2, 1, true)},
+		"not what":        {final("a", 1, 1, false), {Prompt: "a", Steps: 1}},
+	} {
+		if _, err := (PairData{PerPrompt: 8}).pair(images); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %v, want one that says %q", err, name)
+		}
+	}
+}
+
+func TestPairDataFollowsRankingData(t *testing.T) {
+	from, dir, other := t.TempDir(), t.TempDir(), t.TempDir()
+	if err := ranking(from, trainPrompts(t, 6), &coin{}).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d := PairData{Dir: dir, From: from, PerPrompt: 3, Seed: 7, PartSize: 2}
+	if err := d.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pairs, err := Read[Pair](dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seeds := map[uint64]bool{}
+	for _, p := range pairs {
+		if p.Chosen[0] < 9 || p.Rejected[0] >= 9 || p.Task == "" || p.Metadata == "" { // heads decides by the token
+			t.Errorf("pair %+v", p)
+		}
+		seeds[p.Seed] = true
+	}
+	if len(pairs) < 4 || len(seeds) != len(pairs) {
+		t.Errorf("%d pairs with %d seeds", len(pairs), len(seeds))
+	}
+	card, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if err != nil || !strings.Contains(string(card), fmt.Sprintf("| all | %d |", 2*len(pairs))) || !strings.Contains(string(card), "left out") {
+		t.Errorf("card %s, error %v", card, err)
+	}
+	// A build that was stopped ends with the same bytes.
+	ctx, stop := context.WithCancel(t.Context())
+	d.Dir, d.Progress = other, func(int, int) { stop() }
+	if err := d.Run(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v", err)
+	}
+	d.Progress = nil
+	if err := d.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a, err := Fingerprint(dir)
+	b, err2 := Fingerprint(other)
+	if err != nil || err2 != nil || a != b {
+		t.Errorf("%s %s %v %v", a, b, err, err2)
+	}
+	d.PerPrompt++
+	if err := d.Run(t.Context()); !errors.Is(err, ErrOtherData) {
+		t.Errorf("error %v, want ErrOtherData", err)
+	}
+}
