@@ -8,19 +8,19 @@
 package ckpt
 
 import (
-	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/edsrzf/mmap-go"
 )
@@ -71,11 +71,21 @@ func Parse(data []byte) (*File, error) {
 
 // Open maps a safetensors file into memory and checks it.
 func Open(path string) (*File, error) {
-	data, unmap, err := mapFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("ckpt: %w", err)
 	}
-	f, err := Parse(data)
+	defer file.Close()
+	return openMapped(file, path, Parse)
+}
+
+// openMapped maps an open file, which may be closed afterwards, and lets parse check it.
+func openMapped(file *os.File, path string, parse func([]byte) (*File, error)) (*File, error) {
+	data, unmap, err := mapFile(file, path)
+	if err != nil {
+		return nil, fmt.Errorf("ckpt: %w", err)
+	}
+	f, err := parse(data)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w (%s)", err, path), unmap())
 	}
@@ -83,12 +93,7 @@ func Open(path string) (*File, error) {
 	return f, nil
 }
 
-func mapFile(path string) ([]byte, func() error, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer file.Close()
+func mapFile(file *os.File, path string) ([]byte, func() error, error) {
 	info, err := file.Stat()
 	switch {
 	case err != nil:
@@ -107,9 +112,18 @@ func mapFile(path string) ([]byte, func() error, error) {
 	return data, data.Unmap, nil
 }
 
-// OpenFS reads a safetensors file of a file system, for example an embedded one, and checks it.
+// OpenFS opens a safetensors file of a file system and checks it: a file on disk is mapped, another, for example an
+// embedded one, is read.
 func OpenFS(fsys fs.FS, name string) (*File, error) {
-	data, err := fs.ReadFile(fsys, name)
+	file, err := fsys.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("ckpt: %w", err)
+	}
+	defer file.Close()
+	if onDisk, ok := file.(*os.File); ok {
+		return openMapped(onDisk, name, Parse)
+	}
+	data, err := io.ReadAll(file)
 	if err != nil {
 		return nil, fmt.Errorf("ckpt: %w", err)
 	}
@@ -122,40 +136,64 @@ func OpenFS(fsys fs.FS, name string) (*File, error) {
 
 // The file names of a model folder.
 const (
-	ModelFile = "model.safetensors"
-	IndexFile = "model.safetensors.index.json"
+	ModelFile     = "model.safetensors"
+	IndexFile     = "model.safetensors.index.json"
+	PublishedFile = "pytorch_model.safetensors" // what Show-o's repositories call theirs
 )
 
+// ErrPickle says that a folder holds its weights as torch pickles only, which are not opened as a model.
+var ErrPickle = errors.New("weights are pickled")
+
 // OpenModel opens the weights in a model folder: model.safetensors, else the shards that model.safetensors.index.json
-// lists.
-func OpenModel(dir string) (*File, error) {
-	return openModel(dir,
-		func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, name)) },
-		func(name string) (*File, error) { return Open(filepath.Join(dir, name)) })
-}
+// lists, else pytorch_model.safetensors.
+func OpenModel(dir string) (*File, error) { return openModel(os.DirFS(dir), ".", dir) }
 
 // OpenModelFS is OpenModel for a folder of a file system; "." is its root.
-func OpenModelFS(fsys fs.FS, dir string) (*File, error) {
-	return openModel(dir,
-		func(name string) ([]byte, error) { return fs.ReadFile(fsys, path.Join(dir, name)) },
-		func(name string) (*File, error) { return OpenFS(fsys, path.Join(dir, name)) })
+func OpenModelFS(fsys fs.FS, dir string) (*File, error) { return openModel(fsys, dir, dir) }
+
+func openModel(fsys fs.FS, dir, shown string) (*File, error) {
+	for _, name := range []string{ModelFile, IndexFile, PublishedFile} {
+		at := path.Join(dir, name)
+		if _, err := fs.Stat(fsys, at); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if name == IndexFile {
+			return openShards(fsys, dir, shown)
+		}
+		return OpenFS(fsys, at)
+	}
+	if _, err := fs.Stat(fsys, path.Join(dir, AdapterFile)); err == nil {
+		return nil, fmt.Errorf("ckpt: %s holds a LoRA adapter and no model: merge it into its base", shown)
+	}
+	for _, pattern := range []string{"*.bin", "*.pt", "*.pth"} {
+		if found, err := fs.Glob(fsys, path.Join(dir, pattern)); err == nil && len(found) > 0 {
+			return nil, fmt.Errorf("ckpt: %s: %w: %s; `imagecot convert` makes a safetensors file of it", shown, ErrPickle, path.Base(found[0]))
+		}
+	}
+	if _, err := fs.Stat(fsys, dir); err != nil {
+		return nil, fmt.Errorf("ckpt: model folder %s: %w", shown, err)
+	}
+	return nil, fmt.Errorf("ckpt: %s holds none of %s, %s, %s: %w", shown, ModelFile, IndexFile, PublishedFile, fs.ErrNotExist)
 }
 
-func openModel(dir string, read func(string) ([]byte, error), open func(string) (*File, error)) (*File, error) {
-	f, err := open(ModelFile)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return f, err
+func openShards(fsys fs.FS, dir, shown string) (*File, error) {
+	info, err := fs.Stat(fsys, path.Join(dir, IndexFile))
+	if err == nil && info.Size() > maxIndex {
+		err = fmt.Errorf("%d bytes, at most %d are allowed", info.Size(), maxIndex)
 	}
-	text, err := read(IndexFile)
-	if err != nil {
-		return nil, fmt.Errorf("ckpt: %s holds neither %s nor %s: %w", dir, ModelFile, IndexFile, err)
+	var text []byte
+	if err == nil {
+		text, err = fs.ReadFile(fsys, path.Join(dir, IndexFile))
 	}
-	where, err := parseIndex(text)
+	var where map[string]string
+	if err == nil {
+		where, err = parseIndex(text)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("ckpt: %s in %s: %w", IndexFile, dir, err)
+		return nil, fmt.Errorf("ckpt: %s in %s: %w", IndexFile, shown, err)
 	}
 	all := &File{tensors: map[string]entry{}, metadata: map[string]string{}}
-	if err := all.addShards(where, open); err != nil {
+	if err := all.addShards(where, func(name string) (*File, error) { return OpenFS(fsys, path.Join(dir, name)) }); err != nil {
 		return nil, errors.Join(err, all.Close())
 	}
 	return all, nil
@@ -164,18 +202,19 @@ func openModel(dir string, read func(string) ([]byte, error), open func(string) 
 // addShards takes in every tensor of the index from its shard, and demands that shards and index hold the same names.
 func (f *File) addShards(where map[string]string, open func(string) (*File, error)) error {
 	opened := map[string]*File{}
-	for name, shard := range where {
+	for _, name := range slices.Sorted(maps.Keys(where)) {
+		shard := where[name]
 		s := opened[shard]
 		if s == nil {
 			var err error
-			if s, err = open(shard); err != nil {
+			if s, err = open(shard); errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("ckpt: shard %s of the index is missing: %w", shard, err)
+			} else if err != nil {
 				return err
 			}
 			opened[shard] = s
 			f.close = append(f.close, s.close...)
-			for key, value := range s.metadata {
-				f.metadata[key] = value
-			}
+			maps.Copy(f.metadata, s.metadata)
 			for _, extra := range s.names {
 				if where[extra] != shard {
 					return fmt.Errorf("ckpt: tensor %q lies in shard %s, the index says %q", extra, shard, where[extra])
@@ -189,23 +228,30 @@ func (f *File) addShards(where map[string]string, open func(string) (*File, erro
 		f.tensors[name] = e
 		f.names = append(f.names, name)
 	}
-	sort.Strings(f.names)
 	return nil
 }
 
+// maxIndex bounds the index of a model in shards, in bytes.
+const maxIndex = 64 << 20
+
 // parseIndex returns tensor name -> shard. Shards are plain file names: an index cannot point out of its folder.
 func parseIndex(text []byte) (map[string]string, error) {
-	d := json.NewDecoder(bytes.NewReader(text))
+	if len(text) > maxIndex {
+		return nil, fmt.Errorf("%d bytes, at most %d are allowed", len(text), maxIndex)
+	}
+	if !json.Valid(text) || !utf8.Valid(text) {
+		return nil, errors.New("not valid JSON")
+	}
+	s := &scanner{text: text}
 	where := map[string]string{}
-	err := object(d, "index", func(key string) error {
+	err := s.object("index", maxTensors, func(key string) error {
 		if key != "weight_map" {
-			var skipped json.RawMessage
-			return d.Decode(&skipped)
+			return s.skip()
 		}
-		return object(d, key, func(name string) error {
-			shard, err := str(d)
+		return s.object(key, 16*maxTensors, func(name string) error {
+			shard, err := s.str()
 			if err == nil && (strings.ContainsAny(shard, `/\:`) || strings.HasPrefix(shard, ".") || !strings.HasSuffix(shard, ".safetensors")) {
-				err = fmt.Errorf("shard %q is not a plain file name ending in .safetensors", shard)
+				err = fmt.Errorf("shard %.80q is not a plain file name ending in .safetensors", shard)
 			}
 			where[name] = shard
 			return err
@@ -239,100 +285,6 @@ func (f *File) Info(name string) (Info, bool) {
 // Metadata is the header's free-form part; never nil.
 func (f *File) Metadata() map[string]string {
 	m := make(map[string]string, len(f.metadata))
-	for k, v := range f.metadata {
-		m[k] = v
-	}
+	maps.Copy(m, f.metadata)
 	return m
-}
-
-func (f *File) get(name string, want ...DType) (entry, error) {
-	e, ok := f.tensors[name]
-	if !ok {
-		return e, fmt.Errorf("ckpt: no tensor %q among %d", name, len(f.tensors))
-	}
-	if len(want) > 0 && !slices.Contains(want, e.DType) {
-		return e, fmt.Errorf("ckpt: tensor %q is %s, want %v", name, e.DType, want)
-	}
-	return e, nil
-}
-
-// Bytes is a view of the tensor's little-endian elements, valid until Close and not to be written to.
-func (f *File) Bytes(name string) ([]byte, error) {
-	e, err := f.get(name)
-	return e.data, err
-}
-
-// Float32 returns a copy of a tensor of F32, BF16, F16 or (rounded) F64.
-func (f *File) Float32(name string) ([]float32, error) {
-	e, err := f.get(name, F32, BF16, F16, F64)
-	if err != nil {
-		return nil, err
-	}
-	return float32s(e.DType, e.data), nil
-}
-
-// Float64 returns a copy of a tensor of any floating type.
-func (f *File) Float64(name string) ([]float64, error) {
-	e, err := f.get(name, F32, BF16, F16, F64)
-	if err != nil {
-		return nil, err
-	}
-	if e.DType == F64 {
-		return decode(e.data, 8, func(b []byte) float64 { return math.Float64frombits(binary.LittleEndian.Uint64(b)) }), nil
-	}
-	narrow := float32s(e.DType, e.data)
-	out := make([]float64, len(narrow))
-	for i, v := range narrow {
-		out[i] = float64(v)
-	}
-	return out, nil
-}
-
-// Int32 returns a copy of an I32 tensor.
-func (f *File) Int32(name string) ([]int32, error) {
-	e, err := f.get(name, I32)
-	if err != nil {
-		return nil, err
-	}
-	return decode(e.data, 4, func(b []byte) int32 { return int32(binary.LittleEndian.Uint32(b)) }), nil
-}
-
-// Int64 returns a copy of an I64 or I32 tensor.
-func (f *File) Int64(name string) ([]int64, error) {
-	e, err := f.get(name, I64, I32)
-	if err != nil {
-		return nil, err
-	}
-	if e.DType == I32 {
-		return decode(e.data, 4, func(b []byte) int64 { return int64(int32(binary.LittleEndian.Uint32(b))) }), nil
-	}
-	return decode(e.data, 8, func(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) }), nil
-}
-
-// U8 returns a copy of a U8 or BOOL tensor.
-func (f *File) U8(name string) ([]uint8, error) {
-	e, err := f.get(name, U8, Bool)
-	if err != nil {
-		return nil, err
-	}
-	return slices.Clone(e.data), nil
-}
-
-// CheckFinite reports the first NaN or infinite element; the format itself allows them.
-func (f *File) CheckFinite() error {
-	for _, name := range f.names {
-		if !f.tensors[name].DType.IsFloat() {
-			continue
-		}
-		values, err := f.Float64(name)
-		if err != nil {
-			return err
-		}
-		for i, v := range values {
-			if math.IsNaN(v) || math.IsInf(v, 0) {
-				return fmt.Errorf("ckpt: tensor %q holds %v at element %d", name, v, i)
-			}
-		}
-	}
-	return nil
 }

@@ -5,14 +5,19 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime/metrics"
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/gomlx/compute/dtypes/bfloat16"
+	"github.com/gomlx/gomlx/core/tensors"
 )
 
 // raw builds a file from a header text and a number of data bytes.
@@ -76,6 +81,15 @@ var badFiles = []struct {
 	{"hole between", raw(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}}`, 3), "begins at 2"},
 	{"overlap", raw(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}`, 3), "begins at 1"},
 	{"same bytes twice", raw(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 2), "begins at 0"},
+	{"number with a leading zero", raw(`{"a":{"dtype":"F32","shape":[02],"data_offsets":[0,8]}}`, 8), "whole number"},
+	{"offset beyond 64 bits", raw(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,99999999999999999999999999]}}`, 8), "whole number"},
+	{"65 dimensions", raw(`{"a":{"dtype":"U8","shape":[1`+strings.Repeat(",1", 64)+`],"data_offsets":[0,1]}}`, 1), "more than 64 numbers"},
+	{"no comma between tensors", raw(one[:len(one)-1]+` "b":{}}`, 8), "where , belongs"},
+	{"comma before the end", raw(one[:len(one)-1]+`,}`, 8), "where a string belongs"},
+	{"no colon", raw(`{"a" {}}`, 0), "where : belongs"},
+	{"half a surrogate pair in a name", raw(`{"\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0), "malformed"},
+	{"unknown escape in a name", raw(`{"\q":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0), "malformed"},
+	{"line break in a name", raw("{\"\n\":{}}", 0), "malformed"},
 	{"nested 100,000 deep", raw(`{"a":`+strings.Repeat("[", 100_000), 0), "belongs"},
 }
 
@@ -94,6 +108,101 @@ func TestBadFiles(t *testing.T) {
 				t.Fatalf("error %q, want one with %q", err, test.want)
 			}
 		})
+	}
+}
+
+// allowance is what opening a file may allocate beyond its size.
+const allowance = 64 << 20
+
+// allocated is the number of bytes allocated so far.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// Headers that are as long as they may be and hold as much as they can in the fewest bytes.
+func TestAllocationIsBounded(t *testing.T) {
+	const length = 20_000_000
+	many := func(first, one, last string) []byte {
+		return raw(first+strings.Repeat(one, length/len(one))+last, 0)
+	}
+	numbered := func(entry string) []byte {
+		var b strings.Builder
+		b.WriteByte('{')
+		for i := 0; b.Len() < length; i++ {
+			fmt.Fprintf(&b, entry, i)
+		}
+		return raw(strings.TrimSuffix(b.String(), ",")+"}", 0)
+	}
+	for name, file := range map[string][]byte{
+		"dimensions":    many(`{"a":{"dtype":"U8","shape":[`, "0,", `0],"data_offsets":[0,0]}}`),
+		"tensors":       numbered(`"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},`),
+		"metadata":      raw(`{"__metadata__":`+string(numbered(`"%d":"",`)[8:])+"}", 0),
+		"one long name": many(`{"`, "a", `":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`),
+		"one long text": many(`{"__metadata__":{"a":"`, `\u0041`, `"}}`),
+		"a long number": many(`{"a":{"dtype":"U8","shape":[1`, "0", `],"data_offsets":[0,0]}}`),
+		"brackets":      many(`{"a":`, "[", ""),
+		"white space":   many(`{`, " ", ""),
+	} {
+		before := allocated()
+		_, err := Parse(file)
+		if got := allocated() - before; got > uint64(len(file))+allowance {
+			t.Errorf("%s: %d bytes allocated for a file of %d (%v)", name, got, len(file), err)
+		}
+		if err != nil && len(err.Error()) > 600 {
+			t.Errorf("%s: a message of %d bytes", name, len(err.Error()))
+		}
+	}
+}
+
+func TestTensorsAs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), ModelFile)
+	values := []float32{1, -2.5, 1.00390625, 3e38, 0, -0.1}
+	if err := Write(path, []Tensor{
+		{"w", F32, []int{2, 3}, values}, {"h", BF16, []int{6}, values}, {"x", F16, []int{2}, Raw{0, 0x3c, 1, 0}}, {"i", I32, []int{1}, []int32{7}},
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for d, want := range map[DType]string{F32: "Float32", BF16: "BFloat16"} {
+		all, err := f.TensorsAs(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, got := range all {
+			if name == "i" {
+				continue
+			}
+			if got.DType().String() != want {
+				t.Errorf("%s as %s has type %s", name, d, got.DType())
+			}
+			expected, err := f.Float32(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var have []float32
+			if d == F32 {
+				have = tensors.MustCopyFlatData[float32](got)
+			} else {
+				for _, v := range tensors.MustCopyFlatData[bfloat16.BFloat16](got) {
+					have = append(have, v.Float32())
+				}
+				for i, v := range expected {
+					expected[i] = math.Float32frombits(uint32(ToBF16(v)) << 16)
+				}
+			}
+			if !reflect.DeepEqual(have, expected) {
+				t.Errorf("%s as %s is %v, want %v", name, d, have, expected)
+			}
+		}
+	}
+	if _, err := f.TensorAs("w", F16); err == nil {
+		t.Error("a tensor as F16")
 	}
 }
 
@@ -286,6 +395,8 @@ func TestOpenModelShards(t *testing.T) {
 		"tensor twice in index": shards(t, `{"weight_map":{"a":"a.safetensors","a":"b.safetensors"}}`, "a", "b"),
 		"shard outside":         shards(t, `{"weight_map":{"a":"../a.safetensors"}}`, "a"),
 		"shard by drive":        shards(t, `{"weight_map":{"a":"c:a.safetensors"}}`, "a"),
+		"weight_map is a list":  shards(t, `{"weight_map":[]}`, "a"),
+		"shard is a number":     shards(t, `{"weight_map":{"a":1}}`, "a"),
 		"shard of another type": shards(t, `{"weight_map":{"a":"index.json"}}`, "a"),
 		"empty map":             shards(t, `{"weight_map":{}}`, "a"),
 		"no JSON":               shards(t, `{"weight_map":`, "a"),
@@ -346,7 +457,11 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(good.Bytes())
 	f.Fuzz(func(t *testing.T, file []byte) {
+		before := allocated()
 		c, err := Parse(file)
+		if got := allocated() - before; got > uint64(len(file))+allowance {
+			t.Fatalf("%d bytes allocated for a file of %d", got, len(file))
+		}
 		if err != nil {
 			return
 		}

@@ -3,6 +3,7 @@ package ckpt
 import (
 	"encoding/binary"
 	"math"
+	"unsafe"
 )
 
 // DType is the element type of a tensor, spelled as in the file format.
@@ -66,18 +67,58 @@ func decode[T any](b []byte, size int, one func([]byte) T) []T {
 }
 
 func float32s(d DType, b []byte) []float32 {
+	out := make([]float32, len(b)*8/max(d.Bits(), 8))
+	toFloat32(out, d, b)
+	return out
+}
+
+// littleEndian says whether memory and file have the same order of bytes.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// toFloat32 fills out with the elements of b, which are of a floating type. float32 is copied as it lies.
+func toFloat32(out []float32, d DType, b []byte) {
 	le := binary.LittleEndian
 	switch d {
 	case F32:
-		return decode(b, 4, func(b []byte) float32 { return math.Float32frombits(le.Uint32(b)) })
+		if littleEndian && len(out) > 0 {
+			copy(unsafe.Slice((*byte)(unsafe.Pointer(&out[0])), 4*len(out)), b)
+			return
+		}
+		for i := range out {
+			out[i] = math.Float32frombits(le.Uint32(b[4*i:]))
+		}
 	case BF16:
-		return decode(b, 2, func(b []byte) float32 { return math.Float32frombits(uint32(le.Uint16(b)) << 16) })
+		for i := range out {
+			out[i] = math.Float32frombits(uint32(le.Uint16(b[2*i:])) << 16)
+		}
 	case F16:
-		return decode(b, 2, func(b []byte) float32 { return halfToFloat(le.Uint16(b)) })
+		for i := range out {
+			out[i] = halfToFloat(le.Uint16(b[2*i:]))
+		}
 	case F64:
-		return decode(b, 8, func(b []byte) float32 { return float32(math.Float64frombits(le.Uint64(b))) })
+		for i := range out {
+			out[i] = float32(math.Float64frombits(le.Uint64(b[8*i:])))
+		}
 	}
-	return nil
+}
+
+// toBF16 fills out with the elements of b, rounded to bfloat16; bfloat16 is copied as it lies.
+func toBF16(out []byte, d DType, b []byte) {
+	if d == BF16 {
+		copy(out, b)
+		return
+	}
+	const piece = 4096
+	var values [piece]float32
+	from := d.Bits() / 8
+	for n := len(out) / 2; n > 0; {
+		m := min(n, piece)
+		toFloat32(values[:m], d, b)
+		for i, v := range values[:m] {
+			binary.LittleEndian.PutUint16(out[2*i:], ToBF16(v))
+		}
+		out, b, n = out[2*m:], b[from*m:], n-m
+	}
 }
 
 // put writes n elements into b, from element i of the values on; it returns false if the values do not suit the type.
@@ -115,6 +156,10 @@ func put(b []byte, d DType, values any, i, n int) bool {
 	case []uint8:
 		copy(b, v[i:i+n])
 		return d == U8
+	case Raw:
+		size := d.Bits() / 8
+		copy(b, v[i*size:(i+n)*size])
+		return size > 0
 	}
 	return false
 }

@@ -1,16 +1,11 @@
 package ckpt
 
 import (
-	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math"
 	"math/bits"
 	"sort"
-	"strconv"
 	"unicode/utf8"
 )
 
@@ -53,61 +48,61 @@ func parseHeader(file []byte) (map[string]span, map[string]string, int, error) {
 	return spans, metadata, int(8 + n), nil
 }
 
+// Bounds that no real file comes near, so that a header costs little more memory than its text.
+const (
+	maxTensors = 1 << 16 // tensors, and as many entries of metadata
+	maxRank    = 64
+)
+
 func parseJSON(text []byte) (map[string]span, map[string]string, error) {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
+	s := &scanner{text: text}
 	spans := map[string]span{}
 	var metadata map[string]string
-	err := object(d, "header", func(name string) error {
+	err := s.object("header", maxTensors+1, func(name string) error {
 		if name == "__metadata__" {
 			metadata = map[string]string{}
-			return object(d, name, func(key string) error {
-				value, err := str(d)
+			return s.object(name, maxTensors, func(key string) error {
+				value, err := s.str()
 				metadata[key] = value
 				return err
 			})
 		}
-		s, err := parseTensor(d, name)
-		spans[name] = s
+		t, err := parseTensor(s, name)
+		spans[name] = t
 		return err
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+	if s.peek() != 0 {
 		return nil, nil, errors.New("header goes on after its closing }")
 	}
 	return spans, metadata, nil
 }
 
-func parseTensor(d *json.Decoder, name string) (span, error) {
-	var s span
-	var offsets []uint64
+func parseTensor(s *scanner, name string) (span, error) {
+	var t span
+	var offsets []int
 	seen := 0
-	err := object(d, name, func(key string) (err error) {
+	err := s.object(name, 4, func(key string) (err error) {
 		seen++
 		switch key {
 		case "dtype":
-			var t string
-			t, err = str(d)
-			s.DType = DType(t)
-			if err == nil && bitsOf[s.DType] == 0 {
-				err = fmt.Errorf("unknown dtype %q", t)
+			var d string
+			d, err = s.str()
+			t.DType = DType(d)
+			if err == nil && bitsOf[t.DType] == 0 {
+				err = fmt.Errorf("unknown dtype %.20q", d)
 			}
 		case "shape":
-			var dims []uint64
-			dims, err = numbers(d)
-			s.Shape = make([]int, len(dims))
-			for i, n := range dims {
-				s.Shape[i] = int(n)
-			}
+			t.Shape, err = s.numbers(maxRank)
 		case "data_offsets":
-			offsets, err = numbers(d)
+			offsets, err = s.numbers(3)
 			if err == nil && len(offsets) != 2 {
 				err = fmt.Errorf("%d data_offsets, want 2", len(offsets))
 			}
 		default:
-			err = fmt.Errorf("unknown key %q", key)
+			err = fmt.Errorf("unknown key %.80q", key)
 		}
 		return err
 	})
@@ -115,10 +110,10 @@ func parseTensor(d *json.Decoder, name string) (span, error) {
 		err = errors.New("dtype, shape and data_offsets are not all there")
 	}
 	if err != nil {
-		return s, fmt.Errorf("tensor %q: %w", name, err)
+		return t, fmt.Errorf("tensor %.80q: %w", name, err)
 	}
-	s.begin, s.end = offsets[0], offsets[1]
-	return s, nil
+	t.begin, t.end = uint64(offsets[0]), uint64(offsets[1])
+	return t, nil
 }
 
 // checkLayout compares shapes with offsets and demands that the tensors fill the data part without hole or overlap.
@@ -127,14 +122,14 @@ func checkLayout(spans map[string]span, size uint64) error {
 	for name, s := range spans {
 		names = append(names, name)
 		if s.begin > s.end {
-			return fmt.Errorf("tensor %q: begins at %d, after its end %d", name, s.begin, s.end)
+			return fmt.Errorf("tensor %.80q: begins at %d, after its end %d", name, s.begin, s.end)
 		}
 		want, err := byteSize(s.Info)
 		if err != nil {
-			return fmt.Errorf("tensor %q: %w", name, err)
+			return fmt.Errorf("tensor %.80q: %w", name, err)
 		}
 		if want != s.end-s.begin {
-			return fmt.Errorf("tensor %q: %s %v takes %d bytes, offsets give %d", name, s.DType, s.Shape, want, s.end-s.begin)
+			return fmt.Errorf("tensor %.80q: %s %v takes %d bytes, offsets give %d", name, s.DType, s.Shape, want, s.end-s.begin)
 		}
 	}
 	sort.Slice(names, func(i, j int) bool {
@@ -150,7 +145,7 @@ func checkLayout(spans map[string]span, size uint64) error {
 	at := uint64(0)
 	for _, name := range names {
 		if s := spans[name]; s.begin != at {
-			return fmt.Errorf("tensor %q: begins at %d, the one before ends at %d", name, s.begin, at)
+			return fmt.Errorf("tensor %.80q: begins at %d, the one before ends at %d", name, s.begin, at)
 		}
 		at = spans[name].end
 	}
@@ -174,73 +169,4 @@ func byteSize(i Info) (uint64, error) {
 		return 0, fmt.Errorf("%s %v is no whole number of bytes", i.DType, i.Shape)
 	}
 	return total / 8, nil
-}
-
-// object reads one JSON object and calls value when a key's value is next. Keys are compared exactly; a key that comes
-// twice is an error.
-func object(d *json.Decoder, what string, value func(key string) error) error {
-	if err := delim(d, '{'); err != nil {
-		return fmt.Errorf("%q: %w", what, err)
-	}
-	seen := map[string]bool{}
-	for d.More() {
-		key, err := str(d)
-		if err != nil {
-			return err
-		}
-		if seen[key] {
-			return fmt.Errorf("key %q comes twice", key)
-		}
-		seen[key] = true
-		if err := value(key); err != nil {
-			return err
-		}
-	}
-	return delim(d, '}')
-}
-
-func numbers(d *json.Decoder) ([]uint64, error) {
-	if err := delim(d, '['); err != nil {
-		return nil, err
-	}
-	out := []uint64{}
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return nil, err
-		}
-		number, ok := t.(json.Number)
-		if !ok {
-			return nil, fmt.Errorf("%v where a number belongs", t)
-		}
-		v, err := strconv.ParseUint(number.String(), 10, 64)
-		if err != nil || v > math.MaxInt {
-			return nil, fmt.Errorf("%s is not a whole number from 0 to %d", number, math.MaxInt)
-		}
-		out = append(out, v)
-	}
-	return out, delim(d, ']')
-}
-
-func str(d *json.Decoder) (string, error) {
-	t, err := d.Token()
-	if err != nil {
-		return "", err
-	}
-	s, ok := t.(string)
-	if !ok {
-		return "", fmt.Errorf("%v where a string belongs", t)
-	}
-	return s, nil
-}
-
-func delim(d *json.Decoder, want json.Delim) error {
-	t, err := d.Token()
-	if err != nil {
-		return fmt.Errorf("header is cut or malformed: %w", err)
-	}
-	if t != want {
-		return fmt.Errorf("%v where %v belongs", t, want)
-	}
-	return nil
 }

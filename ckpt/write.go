@@ -13,13 +13,16 @@ import (
 )
 
 // Tensor is one tensor to write. Values is a []float32 (for F32, or BF16 with rounding to nearest even), []float64
-// (F64), []int32 (I32), []int64 (I64) or []uint8 (U8), row-major.
+// (F64), []int32 (I32), []int64 (I64), []uint8 (U8) or Raw, row-major.
 type Tensor struct {
 	Name   string
 	DType  DType
 	Shape  []int
 	Values any
 }
+
+// Raw holds elements of any type as they lie in a file: little-endian, whole bytes each.
+type Raw []byte
 
 // Write replaces path by a safetensors file, atomically. Equal arguments give equal bytes, in whatever order the
 // tensors come.
@@ -127,7 +130,7 @@ func encodeHeader(tensors []Tensor, metadata map[string]string) ([]byte, error) 
 }
 
 func (t Tensor) byteSize() (uint64, error) {
-	n := valueCount(t.Values)
+	n := valueCount(t.DType, t.Values)
 	if n < 0 || !put(nil, t.DType, t.Values, 0, 0) {
 		return 0, fmt.Errorf("%T can't be written as %q", t.Values, t.DType)
 	}
@@ -143,7 +146,7 @@ func (t Tensor) byteSize() (uint64, error) {
 	return size, err
 }
 
-func valueCount(values any) int {
+func valueCount(d DType, values any) int {
 	switch v := values.(type) {
 	case []float32:
 		return len(v)
@@ -155,6 +158,10 @@ func valueCount(values any) int {
 		return len(v)
 	case []uint8:
 		return len(v)
+	case Raw:
+		if size := d.Bits() / 8; size > 0 && len(v)%size == 0 {
+			return len(v) / size
+		}
 	}
 	return -1
 }
@@ -164,7 +171,7 @@ func (t Tensor) write(w io.Writer) error {
 	const piece = 1 << 16
 	size := t.DType.Bits() / 8
 	buffer := make([]byte, piece*size)
-	for i, n := 0, valueCount(t.Values); i < n; i += piece {
+	for i, n := 0, valueCount(t.DType, t.Values); i < n; i += piece {
 		m := min(piece, n-i)
 		if !put(buffer, t.DType, t.Values, i, m) {
 			return errors.New("unsuitable values")

@@ -27,7 +27,9 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("IMAGECOT_BACKEND", "go")
-			return nil
+			fixtures, err := filepath.Abs("../ckpt/testdata")
+			env.Setenv("TORCHFILES", fixtures)
+			return err
 		},
 		Cmds:      map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "untrained": writeUntrained},
 		Condition: func(name string) (bool, error) { return name == "slow" && !testing.Short(), nil },

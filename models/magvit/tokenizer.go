@@ -2,7 +2,6 @@ package magvit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"image"
 	"io/fs"
@@ -67,9 +66,6 @@ func Load(be compute.Backend, cfg Config, f *ckpt.File, o Options) (*Tokenizer, 
 	return New(be, cfg, graphx.NewWeights(t), o)
 }
 
-// publishedFile is what the published repository calls its weights.
-const publishedFile = "pytorch_model.safetensors"
-
 // Open makes a tokenizer of a model folder: config.json, and model.safetensors (or its shards) or
 // pytorch_model.safetensors.
 func Open(be compute.Backend, dir string, o Options) (*Tokenizer, error) {
@@ -87,11 +83,6 @@ func OpenFS(be compute.Backend, fsys fs.FS, dir string, o Options) (*Tokenizer, 
 		return nil, err
 	}
 	f, err := ckpt.OpenModelFS(fsys, dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if other, failed := ckpt.OpenFS(fsys, path.Join(dir, publishedFile)); failed == nil {
-			f, err = other, nil
-		}
-	}
 	if err != nil {
 		return nil, fmt.Errorf("magvit: %w", err)
 	}

@@ -229,7 +229,7 @@ func TestOpenReadsFolderOfEitherName(t *testing.T) {
 		}
 		all = append(all, x)
 	}
-	for _, name := range []string{ckpt.ModelFile, publishedFile} {
+	for _, name := range []string{ckpt.ModelFile, ckpt.PublishedFile} {
 		dir := t.TempDir()
 		if err := ckpt.Write(filepath.Join(dir, name), all, nil); err != nil {
 			t.Fatal(err)

@@ -106,7 +106,7 @@ func TestOpen(t *testing.T) {
 		}
 		all = append(all, c)
 	}
-	if err := ckpt.Write(filepath.Join(dir, publishedFile), all, nil); err != nil {
+	if err := ckpt.Write(filepath.Join(dir, ckpt.PublishedFile), all, nil); err != nil {
 		t.Fatal(err)
 	}
 	got, weights, err := Open(dir)

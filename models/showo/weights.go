@@ -1,7 +1,6 @@
 package showo
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -70,9 +69,6 @@ func Check(cfg Config, w *graphx.Weights) error {
 	return fmt.Errorf("showo: weights: %s", strings.Join(faults, ", "))
 }
 
-// publishedFile is what the published repositories call their weights.
-const publishedFile = "pytorch_model.safetensors"
-
 // OpenFS reads a model folder of a file system, for example an embedded one: config.json, and model.safetensors (or its
 // shards) or pytorch_model.safetensors. The weights are checked against the architecture.
 func OpenFS(fsys fs.FS, dir string) (Config, *graphx.Weights, error) {
@@ -85,11 +81,6 @@ func OpenFS(fsys fs.FS, dir string) (Config, *graphx.Weights, error) {
 		return Config{}, nil, err
 	}
 	f, err := ckpt.OpenModelFS(fsys, dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if other, failed := ckpt.OpenFS(fsys, path.Join(dir, publishedFile)); failed == nil {
-			f, err = other, nil
-		}
-	}
 	if err != nil {
 		return Config{}, nil, fmt.Errorf("showo: %w", err)
 	}
