@@ -37,7 +37,7 @@ const plan = `
  8  train train/... report/tensorboard       # the loop, what it learns, its event files
  9  align/...
 10  report
-11  experiment experiment/... parity tiny   # recipes into pipelines, reference cases, shipped checkpoints
+11  experiment experiment/... parity parity/... tiny   # recipes into pipelines, reference cases, shipped checkpoints
 12  serve queue
 13  cli
 14  cmd/...
