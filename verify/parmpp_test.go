@@ -140,6 +140,13 @@ func TestPARMPlusPlusProperties(t *testing.T) {
 		if slices.ContainsFunc(sel.Traces, func(tr cot.PathTrace) bool { return tr.Corrects && tr.Steps != steps }) {
 			t.Fatalf("%+v", sel.Traces)
 		}
+		noise := map[uint64]bool{}
+		for _, tr := range sel.Traces {
+			noise[tr.Seed] = true
+		}
+		if len(noise) != len(sel.Traces) {
+			t.Fatalf("%d seeds for %d paths", len(noise), len(sel.Traces))
+		}
 		p := run(parm.Strategy{Judge: j, Questions: set}, &cottest.Generator{N: steps})
 		if first := sel.Reflections[0].Path; first != p.WinnerAt {
 			t.Fatalf("reflected upon path %d, PARM chose %d", first, p.WinnerAt)

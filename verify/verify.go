@@ -20,6 +20,7 @@ type Run struct {
 	Judge     cot.Judge     // may be nil where nothing is asked
 	Questions questions.Set // may be empty where nothing is asked
 	Observer  cot.Observer  // may be nil
+	Tokens    bool          // the judge reads tokens: no step image is decoded for it
 
 	Paths       []*cot.Path
 	traces      []cot.PathTrace
@@ -141,7 +142,7 @@ type stepImage struct {
 	image image.Image
 }
 
-// Ask decodes the step image of each path and asks the judge the question of that kind about it.
+// Ask decodes the step image of each path, unless the judge reads tokens, and asks the question of that kind about it.
 func (r *Run) Ask(ctx context.Context, kind cot.QuestionKind, paths []*cot.Path) ([]cot.Verdict, error) {
 	if len(paths) == 0 {
 		return nil, nil
@@ -149,14 +150,19 @@ func (r *Run) Ask(ctx context.Context, kind cot.QuestionKind, paths []*cot.Path)
 	if r.Judge == nil || r.Questions.Text(kind, r.prompt) == "" {
 		return nil, fmt.Errorf("verify: no judge or no wording of the %s question in set %q", kind, r.Questions.Name)
 	}
+	asked := make([]cot.Question, len(paths))
+	for i, path := range paths {
+		asked[i] = r.Questions.Ask(kind, path)
+	}
+	if r.Tokens {
+		return r.ask(ctx, asked)
+	}
 	images, err := r.Decode(ctx, paths)
 	if err != nil {
 		return nil, err
 	}
-	asked := make([]cot.Question, len(paths))
-	for i, path := range paths {
-		asked[i] = r.Questions.Ask(kind, path)
-		asked[i].Image = images[i]
+	for i, img := range images {
+		asked[i].Image = img
 	}
 	return r.ask(ctx, asked)
 }

@@ -182,6 +182,9 @@ func (j *Judge) Ask(ctx context.Context, qs []cot.Question) ([]cot.Verdict, erro
 	for _, q := range qs {
 		j.Asked = append(j.Asked, q)
 		img, ok := q.Image.(Image)
+		if q.Image == nil && len(q.Tokens) == 1 { // asked about tokens: they name the seed's lower bits
+			img, ok = Image{Seed: uint64(q.Tokens[0]), Step: q.Step}, true
+		}
 		if !ok {
 			return nil, fmt.Errorf("cottest: question about a foreign image %T", q.Image)
 		}
