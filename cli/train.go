@@ -6,7 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imagecot/align"
 	"imagecot/backend"
+	"imagecot/experiment"
 	"imagecot/train"
 	"imagecot/train/objective"
 )
@@ -21,6 +23,7 @@ func (a *app) trainCommand() *cobra.Command {
 	for _, kind := range []struct{ name, short string }{
 		{"tokenizer", "Train the image tokenizer (MAGVIT-v2)"},
 		{"generator", "Train the generator (Show-o)"},
+		{"dpo", "Move the generator by preference pairs (DPO)"},
 		{"judge", "Train a judge (LLaVA-OneVision): zero-shot, ORM, PRM or PARM, as the recipe says"},
 	} {
 		cmd.AddCommand(a.trainKindCommand(kind.name, kind.short))
@@ -84,7 +87,7 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 			if info.Note != "" {
 				a.note("%s", info.Note)
 			}
-			if err := objective.Run(cmd.Context(), be, r, out, a.stderr, objective.New); err != nil {
+			if err := align.Run(cmd.Context(), be, experiment.ModelFolder, r, out, a.stderr); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(a.stdout, filepath.Join(out, "final"))

@@ -1,0 +1,30 @@
+// Package align knows the objectives that move a trained generator by preferences and rewards: DPO, and what stands on it.
+package align
+
+import (
+	"context"
+	"io"
+
+	"imagecot/align/dpo"
+	"imagecot/align/policy"
+	"imagecot/train"
+	"imagecot/train/objective"
+
+	"github.com/gomlx/compute"
+)
+
+// Maker makes every objective that a recipe can name; models are found by open.
+func Maker(open policy.Folders) objective.Maker {
+	return func(be compute.Backend, r train.Recipe, dir string) (objective.Trainable, error) {
+		switch r.Kind {
+		case "dpo":
+			return dpo.New(be, open, r, dir)
+		}
+		return objective.New(be, r, dir)
+	}
+}
+
+// Run trains what the recipe says below dir, as objective.Run does.
+func Run(ctx context.Context, be compute.Backend, open policy.Folders, r train.Recipe, dir string, show io.Writer) error {
+	return objective.Run(ctx, be, r, dir, show, Maker(open))
+}

@@ -1,0 +1,47 @@
+package align
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"imagecot/align/dpo"
+	"imagecot/train"
+	"imagecot/train/objective"
+)
+
+func TestCommittedRecipesAreValid(t *testing.T) {
+	files, err := filepath.Glob("../recipes/tiny/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recipes: %v", err)
+	}
+	seen := 0
+	for _, file := range files {
+		r, err := train.ReadRecipe(file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		switch r.Kind {
+		case "dpo":
+			d := dpo.Defaults()
+			if err = objective.DecodeStrict(r.Data, &d); err == nil {
+				err = d.Validate()
+			}
+		default:
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		text, err := os.ReadFile(file)
+		if command := "imagecot train " + r.Kind + " -f recipes/tiny/" + filepath.Base(file); err != nil || !bytes.Contains(text, []byte(command)) {
+			t.Errorf("%s does not open with its command, %q (%v)", file, command, err)
+		}
+		seen++
+	}
+	if seen == 0 {
+		t.Error("no recipe of alignment")
+	}
+}

@@ -1,0 +1,278 @@
+package dpo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"imagecot/align/policy/policytest"
+	"imagecot/ckpt"
+	"imagecot/curate"
+	"imagecot/internal/enginetest"
+	"imagecot/internal/graphx"
+	"imagecot/internal/prng"
+	"imagecot/train"
+	"imagecot/train/objective"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+	"github.com/parquet-go/parquet-go"
+)
+
+// pairs writes n pairs: chosen images hold even codes, rejected ones odd codes.
+func pairs(t *testing.T, n int, change func([]curate.Pair)) string {
+	t.Helper()
+	rng := prng.New(1, 0, prng.Curate)
+	rows := make([]curate.Pair, n)
+	for i := range rows {
+		p := curate.Pair{Task: "single_object", Prompt: "a photo of a disc", Seed: uint64(100 + i)}
+		for range policytest.Tokens {
+			p.Chosen = append(p.Chosen, int32(2*rng.Intn(policytest.Codes/2)))
+			p.Rejected = append(p.Rejected, int32(2*rng.Intn(policytest.Codes/2)+1))
+		}
+		rows[i] = p
+	}
+	if change != nil {
+		change(rows)
+	}
+	dir := t.TempDir()
+	if err := parquet.WriteFile(filepath.Join(dir, "part-00000.parquet"), rows); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func recipe(t *testing.T, init, from, more string) train.Recipe {
+	t.Helper()
+	r, err := train.ParseRecipe(fmt.Appendf(nil, `
+kind: dpo
+name: small
+seed: 1
+init_from: %s
+max_steps: 30
+batch_size: 4
+learning_rate: 0.01
+save_steps: 10
+logging_steps: 1
+data: {from: %s%s}
+`, init, from, more))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func open(t *testing.T, be compute.Backend, r train.Recipe, dir string) *DPO {
+	t.Helper()
+	d, err := New(be, policytest.Folders, r, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Prepare(t.Context(), io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestRatiosAreZeroBeforeTheFirstStep finds any row that is compared with the reference of another: in every pass, with
+// several masks, averaged or not, whole or per token.
+func TestRatiosAreZeroBeforeTheFirstStep(t *testing.T) {
+	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
+		for _, more := range []string{"", ", masks: 3, average: 2", ", masks: 3, length_normalised: true, cond_dropout: 0.5", ", masks: 2, official: true, cond_dropout: 0.5"} {
+			d := open(t, be, recipe(t, policytest.Folder(t, nil), pairs(t, 7, nil), more), t.TempDir())
+			w, err := d.Init()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := graphx.NewProgram(be, "ratios", graphx.NewWeights(w), graphx.PolicyFor(be), func(s graphx.Scope, in []*graph.Node) []*graph.Node {
+				r := Measure(s, d.policy.Config, in[0], in[1], in[2], in[3], d.data.Average, d.data.PerToken)
+				return []*graph.Node{r.Chosen, r.Rejected, r.SFT}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 5 {
+				in, err := d.Batch(i)
+				if err != nil {
+					t.Fatal(err)
+				}
+				out, err := p.Run(in[0], in[1], in[2], in[3])
+				if err != nil {
+					t.Fatal(err)
+				}
+				ratios := append(graphx.Floats(out[0]), graphx.Floats(out[1])...)
+				if len(ratios) != 8 {
+					t.Fatalf("%s: %d ratios of 4 pairs", more, len(ratios))
+				}
+				for _, r := range ratios {
+					if math.Abs(float64(r)) > 1e-4 {
+						t.Fatalf("%s: pass %d: ratios %v", more, i, ratios)
+					}
+				}
+				if sft := graphx.Floats(out[2])[0]; sft < .1 || sft > 20 {
+					t.Errorf("%s: cross-entropy %v", more, sft)
+				}
+			}
+		}
+	})
+}
+
+func TestBothSidesOfAPairAreMaskedAlike(t *testing.T) {
+	be := enginetest.Go(t)
+	for _, official := range []bool{false, true} {
+		d := open(t, be, recipe(t, policytest.Folder(t, nil), pairs(t, 8, nil), fmt.Sprintf(", cond_dropout: 0.5, official: %v", official)), t.TempDir())
+		differ := 0
+		for i := range 4 {
+			in, err := d.Batch(i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids := tensors.MustCopyFlatData[int32](in[0])
+			half := len(ids) / 2
+			for k := range half {
+				c, r := ids[k] == d.policy.Config.MaskTokenID, ids[half+k] == d.policy.Config.MaskTokenID
+				if c != r || (ids[k] < d.policy.Config.ImageOffset() && ids[k] != ids[half+k]) {
+					differ++
+				}
+			}
+		}
+		if (differ > 0) != official {
+			t.Errorf("official %v: %d positions differ", official, differ)
+		}
+	}
+}
+
+func TestEveryPairIsVisitedOnceAnEpoch(t *testing.T) {
+	d := &DPO{recipe: train.Recipe{Seed: 4}, pairs: make([]curate.Pair, 9)}
+	orders := map[string]bool{}
+	for epoch := range 3 {
+		seen, order := map[int]bool{}, ""
+		for v := range 9 {
+			e, p := d.visit(epoch*9 + v)
+			if e != epoch || seen[p] {
+				t.Fatalf("epoch %d visits pair %d of epoch %d twice or out of turn", epoch, p, e)
+			}
+			seen[p] = true
+			order += fmt.Sprint(p)
+		}
+		orders[order] = true
+	}
+	if len(orders) != 3 {
+		t.Error("epochs have the same order")
+	}
+}
+
+func TestTrainingPrefersTheChosenAndResumes(t *testing.T) {
+	be := enginetest.Go(t)
+	init, from := policytest.Folder(t, nil), pairs(t, 24, nil)
+	r := recipe(t, init, from, ", masks: 2")
+	build := func(be compute.Backend, r train.Recipe, dir string) (objective.Trainable, error) {
+		return New(be, policytest.Folders, r, dir)
+	}
+	whole, parts := t.TempDir(), t.TempDir()
+	if err := objective.Run(t.Context(), be, r, whole, io.Discard, build); err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := os.ReadFile(filepath.Join(whole, "metrics.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.Split(bytes.TrimSpace(metrics), []byte("\n"))
+	var first, last struct{ Margin, Accuracy float64 }
+	if err := errors.Join(json.Unmarshal(lines[0], &first), json.Unmarshal(lines[len(lines)-1], &last)); err != nil {
+		t.Fatal(err)
+	}
+	if math.Abs(first.Margin) > 1e-4 || last.Margin < .1 || last.Accuracy != 1 {
+		t.Errorf("first step %+v, last %+v", first, last)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	err = objective.Run(ctx, be, r, parts, writerFunc(func(b []byte) (int, error) {
+		if bytes.Contains(b, []byte("about ")) {
+			stop()
+		}
+		return len(b), nil
+	}), build)
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v", err)
+	}
+	cached, err := os.Stat(filepath.Join(parts, cacheFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := objective.Run(t.Context(), be, r, parts, io.Discard, build); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.Stat(filepath.Join(parts, cacheFile)); err != nil || !again.ModTime().Equal(cached.ModTime()) {
+		t.Errorf("the reference was computed again (%v)", err)
+	}
+	a, err := os.ReadFile(filepath.Join(whole, "final", ckpt.ModelFile))
+	b, err2 := os.ReadFile(filepath.Join(parts, "final", ckpt.ModelFile))
+	if err != nil || err2 != nil || !bytes.Equal(a, b) {
+		t.Errorf("a run that was stopped ends with other weights (%v, %v)", err, err2)
+	}
+	m, err := ckpt.ReadManifest(filepath.Join(whole, "final"))
+	hash, err2 := curate.Fingerprint(from)
+	if err != nil || err2 != nil || m.Kind != "dpo" || len(m.Parents) != 1 || m.Parents[0].Role != "init" || m.DataHash != hash {
+		t.Errorf("manifest %+v (%v, %v)", m, err, err2)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (w writerFunc) Write(b []byte) (int, error) { return w(b) }
+
+func TestBadInputIsNamed(t *testing.T) {
+	be := enginetest.Go(t)
+	init, good := policytest.Folder(t, nil), pairs(t, 4, nil)
+	equal := pairs(t, 4, func(p []curate.Pair) { p[2].Rejected = p[2].Chosen })
+	big := pairs(t, 4, func(p []curate.Pair) { p[1].Chosen[0] = policytest.Codes })
+	short := pairs(t, 4, func(p []curate.Pair) { p[1].Chosen = p[1].Chosen[1:] })
+	long := pairs(t, 4, func(p []curate.Pair) { p[3].Prompt = strings.Repeat("a photo of a disc ", 9) })
+	for want, r := range map[string]train.Recipe{
+		"images are equal":         recipe(t, init, equal, ""),
+		"image token 0 is 8":       recipe(t, init, big, ""),
+		"3 image tokens, want 4":   recipe(t, init, short, ""),
+		"too long":                 recipe(t, init, long, ""),
+		"holds no pair":            recipe(t, init, pairs(t, 0, nil), ""),
+		"holds no data":            recipe(t, init, t.TempDir(), ""),
+		"1 <= average <= masks":    recipe(t, init, good, ", average: 2"),
+		"unknown field \"betta\"":  recipe(t, init, good, ", betta: 2"),
+		"beta is 0":                recipe(t, init, good, ", beta: 0"),
+		"init_from is missing":     recipe(t, "''", good, ""),
+		"no such file":             recipe(t, t.TempDir(), good, ""),
+		"data.from is missing":     recipe(t, init, "''", ""),
+		"want sigmoid or ipo":      recipe(t, init, good, ", loss: hinge"),
+		"cond_dropout 1 is out of": recipe(t, init, good, ", cond_dropout: 1"),
+	} {
+		if _, err := New(be, policytest.Folders, r, t.TempDir()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that says %q", err, want)
+		}
+	}
+	nan := policytest.Folder(t, func(w map[string]*tensors.Tensor) {
+		w["showo.lm_head.bias"] = graphx.Tensor(slicesOf(float32(math.NaN()), w["showo.lm_head.bias"].Shape().Size()), w["showo.lm_head.bias"].Shape().Size())
+	})
+	d, err := New(be, policytest.Folders, recipe(t, nan, good, ""), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Prepare(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "NaN") {
+		t.Errorf("error %v, want one that says NaN", err)
+	}
+}
+
+func slicesOf(v float32, n int) []float32 {
+	out := make([]float32, n)
+	for i := range out {
+		out[i] = v
+	}
+	return out
+}

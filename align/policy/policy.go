@@ -1,0 +1,132 @@
+// Package policy is the generator as alignment sees it: weights to start from, and rows of masked image tokens whose
+// log-probabilities are compared with those of a frozen reference. DPO and its variants stand on it. It knows neither
+// losses nor judges.
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"imagecot/bpe"
+	"imagecot/ckpt"
+	"imagecot/internal/graphx"
+	"imagecot/models/showo"
+	"imagecot/train/objective"
+
+	"github.com/gomlx/gomlx/core/tensors"
+)
+
+// Folders finds a model's folder by name; part says which shipped model the name "tiny" means.
+type Folders func(name, part string) (fs.FS, error)
+
+// Policy is a generator before it is trained on.
+type Policy struct {
+	Config    showo.Config
+	Prompting showo.Prompting
+	Text      *bpe.Tokenizer
+	Parent    ckpt.Parent // role "init"
+
+	fresh map[string]*tensors.Tensor // float32, never handed out
+}
+
+// Open reads a generator's folder by name.
+func Open(open Folders, name string) (*Policy, error) {
+	if name == "" {
+		return nil, errors.New("policy: init_from is missing: alignment starts from a trained generator")
+	}
+	dir, err := open(name, "generator")
+	if err != nil {
+		return nil, fmt.Errorf("policy: init_from: %w", err)
+	}
+	p := &Policy{fresh: map[string]*tensors.Tensor{}}
+	text, err := fs.ReadFile(dir, "config.json")
+	if err != nil {
+		return nil, fmt.Errorf("policy: %s: %w", name, err)
+	}
+	if p.Config, err = showo.LoadConfig(text); err != nil {
+		return nil, fmt.Errorf("policy: %s: %w", name, err)
+	}
+	p.Prompting = showo.NewPrompting(p.Config)
+	if p.Text, err = words(dir); err != nil {
+		return nil, fmt.Errorf("policy: %s: %w", name, err)
+	}
+	if p.Parent, err = Parent(dir, "init", name); err != nil {
+		return nil, err
+	}
+	f, err := ckpt.OpenModelFS(dir, ".")
+	if err != nil {
+		return nil, fmt.Errorf("policy: %s: %w", name, err)
+	}
+	defer f.Close()
+	for _, tensor := range f.Names() {
+		values, err := f.Float32(tensor)
+		if err != nil {
+			return nil, fmt.Errorf("policy: %s: %w", name, err)
+		}
+		info, _ := f.Info(tensor)
+		p.fresh[tensor] = graphx.Tensor(values, info.Shape...)
+	}
+	if err := showo.Check(p.Config, graphx.NewWeights(p.fresh)); err != nil {
+		return nil, fmt.Errorf("policy: %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// words is the folder's text tokenizer, or the one that all tiny models share.
+func words(dir fs.FS) (*bpe.Tokenizer, error) {
+	t, err := bpe.OpenFS(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return t, err
+	}
+	text, err := objective.Vocabulary()
+	if err != nil {
+		return nil, err
+	}
+	return bpe.Load(text)
+}
+
+// Parent names a model folder for a manifest.
+func Parent(dir fs.FS, role, name string) (ckpt.Parent, error) {
+	data, err := fs.ReadFile(dir, ckpt.ModelFile)
+	if err != nil {
+		return ckpt.Parent{}, fmt.Errorf("policy: %s: %w", name, err)
+	}
+	sum := sha256.Sum256(data)
+	if m, err := ckpt.ReadManifestFS(dir, "."); err == nil {
+		name = m.Name
+	}
+	return ckpt.Parent{Role: role, Name: name, SHA256: hex.EncodeToString(sum[:])}, nil
+}
+
+// Weights returns a copy of the starting weights, float32.
+func (p *Policy) Weights() (map[string]*tensors.Tensor, error) {
+	out := make(map[string]*tensors.Tensor, len(p.fresh))
+	for name, t := range p.fresh {
+		c, err := t.Clone()
+		if err != nil {
+			return nil, fmt.Errorf("policy: %s: %w", name, err)
+		}
+		out[name] = c
+	}
+	return out, nil
+}
+
+// JSON is config.json.
+func (p *Policy) JSON() ([]byte, error) { return json.MarshalIndent(p.Config, "", "  ") }
+
+// CheckTokens reports a grid of the wrong size or tokens that do not exist.
+func (p *Policy) CheckTokens(tokens []int32) error {
+	if len(tokens) != p.Config.NumVQTokens {
+		return fmt.Errorf("%d image tokens, want %d", len(tokens), p.Config.NumVQTokens)
+	}
+	for i, t := range tokens {
+		if t < 0 || int(t) >= p.Config.CodebookSize {
+			return fmt.Errorf("image token %d is %d, want 0 to %d", i, t, p.Config.CodebookSize-1)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"imagecot/internal/graphx"
+	"imagecot/internal/prng"
+	"imagecot/models/showo"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+)
+
+// Masking says how image tokens are hidden when their log-probability is measured.
+type Masking struct {
+	MinRate float64 // least share that is hidden
+	Dropout float64 // share of conditions replaced by the empty one
+}
+
+// Rows are text-to-image sequences with hidden image tokens, the inputs of showo.T2ILogProbs.
+type Rows struct {
+	ids, labels, pads []int32
+	n                 int
+}
+
+// Add hides tokens of an image [N] under a condition (text ids) and appends the row. What is hidden, and whether the
+// condition is dropped, follows from seed, mask and side alone: two images with the same three are masked alike.
+func (p *Policy) Add(r *Rows, text, tokens []int32, m Masking, seed uint64, mask int, side uint32) {
+	drop := m.Dropout > 0 && prng.New(seed, mask, prng.Dropout, side).Float64() < m.Dropout
+	hidden := showo.DrawMask(p.Config.ImageIDs(tokens), p.Config.MaskTokenID, float32(m.MinRate), prng.New(seed, mask, prng.Masking, side))
+	row := p.Prompting.T2I(text, hidden.IDs, hidden.Labels, drop)
+	r.ids, r.labels, r.pads = append(r.ids, row.IDs...), append(r.labels, row.Labels...), append(r.pads, int32(row.Pads))
+	r.n++
+}
+
+// Len is the number of rows.
+func (r *Rows) Len() int { return r.n }
+
+// Tensors are ids and labels [R, L] and pads [R].
+func (r *Rows) Tensors() []*tensors.Tensor {
+	l := len(r.ids) / max(r.n, 1)
+	return []*tensors.Tensor{graphx.Tensor(r.ids, r.n, l), graphx.Tensor(r.labels, r.n, l), graphx.Tensor(r.pads, r.n)}
+}
+
+// repeat appends the last row until there are n.
+func (r *Rows) repeat(n int) {
+	l := len(r.ids) / r.n
+	for r.n < n {
+		r.ids, r.labels = append(r.ids, r.ids[len(r.ids)-l:]...), append(r.labels, r.labels[len(r.labels)-l:]...)
+		r.pads = append(r.pads, r.pads[len(r.pads)-1])
+		r.n++
+	}
+}
+
+// tile is the number of rows that a reference runs at once.
+const tile = 32
+
+// Reference computes log-probabilities by the starting weights.
+type Reference struct {
+	program *graphx.Program
+}
+
+// Reference is the policy before the first step, frozen.
+func (p *Policy) Reference(be compute.Backend) (*Reference, error) {
+	w, err := p.Weights()
+	if err != nil {
+		return nil, err
+	}
+	program, err := graphx.NewProgram(be, "reference", graphx.NewWeights(w), graphx.PolicyFor(be), func(s graphx.Scope, in []*graph.Node) []*graph.Node {
+		sum, _ := showo.T2ILogProbs(s, p.Config, in[0], in[1], in[2])
+		return []*graph.Node{sum}
+	})
+	return &Reference{program}, err
+}
+
+// LogProbs returns one sum a row: log p of the hidden tokens of n rows, which add appends by their numbers. What it will
+// take is told to show once it is known. A sum that is no number is an error.
+func (r *Reference) LogProbs(ctx context.Context, n int, add func(rows *Rows, i int), show io.Writer) ([]float32, error) {
+	out := make([]float32, 0, n+tile)
+	begun := time.Now()
+	for at := 0; at < n; at += tile {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		var rows Rows
+		for i := at; i < min(at+tile, n); i++ {
+			add(&rows, i)
+		}
+		rows.repeat(tile)
+		in := rows.Tensors()
+		result, err := r.program.Run(in[0], in[1], in[2])
+		graphx.Free(in...)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, graphx.Floats(result[0])...)
+		const timed = 3 // tiles after the first, which compiles
+		switch at / tile {
+		case 0:
+			begun = time.Now()
+		case timed:
+			each := time.Since(begun) / timed
+			fmt.Fprintf(show, "reference log-probabilities of %d masked images: about %s\n", n, (each * time.Duration((n-at)/tile)).Round(time.Second))
+		}
+	}
+	for i, v := range out[:n] {
+		if v := float64(v); math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil, fmt.Errorf("policy: the reference's log-probability of row %d is %v", i, v)
+		}
+	}
+	return out[:n], nil
+}
