@@ -144,7 +144,7 @@ func (c *Case) CompareExact(name, label string, got, want any) bool {
 	if reflect.DeepEqual(got, want) {
 		return true
 	}
-	return o.differs(1, fmt.Sprintf("%s: %s, want %s", label, clip(got), clip(want)))
+	return o.differs(1, fmt.Sprintf("%s: %s, want %s", label, shorten(got), shorten(want)))
 }
 
 // Check records one condition that was tested elsewhere, with what to say if it does not hold.
@@ -157,7 +157,7 @@ func (c *Case) Check(name string, ok bool, format string, args ...any) bool {
 	return o.differs(1, fmt.Sprintf(format, args...))
 }
 
-func clip(v any) string {
+func shorten(v any) string {
 	s := fmt.Sprintf("%#v", v)
 	if len(s) > 160 {
 		s = s[:160] + ".."

@@ -13,18 +13,25 @@ const precision = 22
 // shrinks by more than twice as many pixels as the width. An axis that keeps its size is left alone. Alpha is dropped (see
 // RGB). w and h must be positive.
 func ResizeBicubic(img image.Image, w, h int) *image.RGBA {
+	return ResizeBicubicPart(img, w, h, image.Rect(0, 0, w, h))
+}
+
+// ResizeBicubicPart is the given part of the picture at w x h pixels; the rest of it is not computed. part must lie
+// inside and not be empty.
+func ResizeBicubicPart(img image.Image, w, h int, part image.Rectangle) *image.RGBA {
 	src := RGB(img)
 	size := src.Bounds().Size()
+	rows, columns := windows(size.X, w)[part.Min.X:part.Max.X], windows(size.Y, h)[part.Min.Y:part.Max.Y]
 	less := size.Y - h
 	columnsFirst := less > 0 && less > 2*(size.X-w)
 	if columnsFirst {
-		src = resizeColumns(src, h)
+		src = resizeColumns(src, columns)
 	}
-	if size.X != w {
-		src = resizeRows(src, w)
+	if size.X != w || len(rows) != w {
+		src = resizeRows(src, rows)
 	}
-	if size.Y != h && !columnsFirst {
-		src = resizeColumns(src, h)
+	if (size.Y != h || len(columns) != h) && !columnsFirst {
+		src = resizeColumns(src, columns)
 	}
 	return src
 }
@@ -71,23 +78,22 @@ func bicubic(x float64) float64 {
 	return 0
 }
 
-func resizeRows(src *image.RGBA, w int) *image.RGBA {
+func resizeRows(src *image.RGBA, to []window) *image.RGBA {
 	h := src.Bounds().Dy()
-	dst := image.NewRGBA(image.Rect(0, 0, w, h))
-	all := windows(src.Bounds().Dx(), w)
+	dst := image.NewRGBA(image.Rect(0, 0, len(to), h))
 	for y := range h {
 		row := src.Pix[y*src.Stride:]
-		for x, win := range all {
+		for x, win := range to {
 			blend(dst.Pix[y*dst.Stride+4*x:], row[4*win.first:], 4, win.weights)
 		}
 	}
 	return dst
 }
 
-func resizeColumns(src *image.RGBA, h int) *image.RGBA {
+func resizeColumns(src *image.RGBA, to []window) *image.RGBA {
 	w := src.Bounds().Dx()
-	dst := image.NewRGBA(image.Rect(0, 0, w, h))
-	for y, win := range windows(src.Bounds().Dy(), h) {
+	dst := image.NewRGBA(image.Rect(0, 0, w, len(to)))
+	for y, win := range to {
 		for x := range w {
 			blend(dst.Pix[y*dst.Stride+4*x:], src.Pix[win.first*src.Stride+4*x:], src.Stride, win.weights)
 		}
