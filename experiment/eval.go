@@ -136,23 +136,32 @@ func (e Evaluation) claim() (unlock func(), err error) {
 	return claim(e.Dir, id)
 }
 
-// claim locks a run's folder and compares or writes its identity, any value that marshals to JSON.
-func claim(dir string, id any) (unlock func(), err error) {
+// lock makes a folder if it is not there and keeps other processes out of it.
+func lock(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("experiment: %w", err)
 	}
-	lock := flock.New(filepath.Join(dir, ".lock"))
-	ok, err := lock.TryLock()
+	l := flock.New(filepath.Join(dir, ".lock"))
+	ok, err := l.TryLock()
 	if err != nil {
 		return nil, fmt.Errorf("experiment: lock %s: %w", dir, err)
 	}
 	if !ok {
 		return nil, fmt.Errorf("experiment: %s: %w", dir, ErrBusy)
 	}
-	unlock = func() { _ = lock.Unlock() }
+	return func() { _ = l.Unlock() }, nil
+}
+
+// claim locks a run's folder and compares or writes its identity, any value that marshals to JSON.
+func claim(dir string, id any) (unlock func(), err error) {
+	unlock, err = lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	release := unlock
 	defer func() {
 		if err != nil {
-			_ = lock.Unlock()
+			release()
 		}
 	}()
 	want, err := json.MarshalIndent(id, "", " ")

@@ -8,6 +8,7 @@ import (
 	"image"
 	"slices"
 	"sync"
+	"time"
 
 	"imagecot/cot"
 )
@@ -20,6 +21,16 @@ type memoGenerator struct {
 	mu     sync.Mutex
 	states map[digest]cot.Path
 	images map[digest]image.Image
+	spent  rates // since the last take
+}
+
+// take returns what was computed since the last call, and how long it took.
+func (m *memoGenerator) take() rates {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.spent
+	m.spent = rates{}
+	return r
 }
 
 type digest = [sha256.Size]byte
@@ -69,11 +80,14 @@ func (m *memoGenerator) Advance(ctx context.Context, paths []*cot.Path) error {
 	if len(todo) == 0 {
 		return nil
 	}
+	begun := time.Now()
 	if err := m.Generator.Advance(ctx, todo); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.spent.Steps += len(todo)
+	m.spent.StepsS += time.Since(begun).Seconds()
 	for i, p := range todo {
 		s := *p
 		s.Tokens, s.Sample = slices.Clone(p.Tokens), slices.Clone(p.Sample)
@@ -97,12 +111,15 @@ func (m *memoGenerator) Decode(ctx context.Context, paths []*cot.Path) ([]image.
 	if len(todo) == 0 {
 		return out, nil
 	}
+	begun := time.Now()
 	imgs, err := m.Generator.Decode(ctx, todo)
 	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.spent.Images += len(todo)
+	m.spent.ImagesS += time.Since(begun).Seconds()
 	for i, img := range imgs {
 		out[at[i]] = img
 		m.images[sha256.Sum256(appendTokens(nil, todo[i].Sample))] = img
@@ -131,6 +148,17 @@ type memoJudge struct {
 	mu       sync.Mutex
 	verdicts map[digest]cot.Verdict
 	pixels   map[image.Image]digest
+	calls    int     // computed since the last take
+	seconds  float64 // that they took
+}
+
+// take returns how many questions were answered since the last call, memory aside, and how long it took.
+func (m *memoJudge) take() (calls int, seconds float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	calls, seconds = m.calls, m.seconds
+	m.calls, m.seconds = 0, 0
+	return calls, seconds
 }
 
 func newMemoJudge(j cot.Judge) *memoJudge {
@@ -164,6 +192,7 @@ func (m *memoJudge) Ask(ctx context.Context, qs []cot.Question) ([]cot.Verdict, 
 	if len(todo) == 0 {
 		return out, nil
 	}
+	begun := time.Now()
 	vs, err := m.Judge.Ask(ctx, todo)
 	if err != nil {
 		return nil, err
@@ -173,6 +202,8 @@ func (m *memoJudge) Ask(ctx context.Context, qs []cot.Question) ([]cot.Verdict, 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.calls += len(todo)
+	m.seconds += time.Since(begun).Seconds()
 	for i, v := range vs {
 		out[at[i]] = v
 		m.verdicts[keys[at[i]]] = v

@@ -7,6 +7,7 @@ import (
 	"image"
 	"maps"
 	"strings"
+	"sync"
 
 	"github.com/gomlx/compute"
 
@@ -31,6 +32,7 @@ type Pipeline struct {
 	Engine    string            // for people
 	backend   compute.Backend
 	judges    map[string]openedJudge // by name, shared by arms
+	evaluated sync.Mutex             // guards verdicts
 	verdicts  map[verdictKey]geneval.Result
 	note      func(format string, args ...any)
 	told      map[string]bool // strategies whose missing judge was noted
@@ -79,16 +81,21 @@ func (p *Pipeline) CheckPrompt(text string) error {
 }
 
 // Evaluate judges a final image with the tiny world's detector. Verdicts are remembered for a while: several strategies
-// end with the same images.
+// end with the same images. Safe for concurrent use.
 func (p *Pipeline) Evaluate(ctx context.Context, img image.Image, m geneval.Metadata) (geneval.Result, error) {
 	key := verdictKey{hashImage(img), m.Dump()}
-	if r, ok := p.verdicts[key]; ok {
+	p.evaluated.Lock()
+	r, ok := p.verdicts[key]
+	p.evaluated.Unlock()
+	if ok {
 		return r, nil
 	}
 	r, err := world.Evaluator().Evaluate(ctx, img, m)
 	if err != nil {
 		return r, err
 	}
+	p.evaluated.Lock()
+	defer p.evaluated.Unlock()
 	if len(p.verdicts) >= 1024 {
 		clear(p.verdicts)
 	}

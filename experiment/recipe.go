@@ -5,15 +5,11 @@
 package experiment
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v4"
 )
 
 // Recipe is everything that decides the outcome of a selection, and Backend, which does not.
@@ -69,13 +65,5 @@ func ReadRecipe(path string, into any) error {
 	if err != nil {
 		return fmt.Errorf("experiment: recipe: %w", err)
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	dec.KnownFields(true)
-	if err := dec.Decode(into); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("experiment: %w %s: %w", ErrRecipe, path, err)
-	}
-	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("experiment: %w %s: more than one document", ErrRecipe, path)
-	}
-	return nil
+	return decodeYAML(path, text, into)
 }

@@ -36,7 +36,7 @@ const plan = `
  7  models/showo models/llavaov             # generator, judge
  8  train train/... report/tensorboard       # the loop, what it learns, its event files
  9  align align/...                        # preferences and rewards move the generator
-10  report
+10  report recipes                         # what runs show; the recipe files
 11  experiment experiment/... parity parity/... tiny   # recipes into pipelines, reference cases, shipped checkpoints
 12  serve queue
 13  cli
