@@ -175,6 +175,7 @@ func (a *app) curvesCommand() *cobra.Command {
 		},
 	}
 	a.generatorFlags(cmd, &r)
+	a.strategyFlags(cmd, &r)
 	f := cmd.Flags()
 	f.IntVarP(&r.N, "n", "n", r.N, "size of the bank")
 	f.StringVar(&arms, "strategies", "single,orm@judge,orm,prm,parm,oracle", "strategies, each with @JUDGE if it is not its own")

@@ -15,6 +15,7 @@ func (a *app) recipeFlags(cmd *cobra.Command, r *experiment.Recipe) {
 	f.StringVar(&r.Strategy, "strategy", r.Strategy, "how to choose: "+strings.Join(experiment.Strategies(), ", "))
 	f.IntVarP(&r.N, "n", "n", r.N, "candidates, the paths that start")
 	a.generatorFlags(cmd, r)
+	a.strategyFlags(cmd, r)
 	f.StringVar(&r.Judge, "judge", r.Judge, "who answers: a shipped model, a folder, or openai:MODEL@URL (default: the strategy's own)")
 	f.StringVar(&r.Questions, "questions", r.Questions, "wording of the questions: "+strings.Join(questions.Names(), ", ")+" (default: the judge's own)")
 }
@@ -26,13 +27,31 @@ func (a *app) generatorFlags(cmd *cobra.Command, r *experiment.Recipe) {
 	f.IntVar(&r.Steps, "steps", r.Steps, "decoding steps")
 	f.Float64Var(&r.Guidance, "guidance", r.Guidance, "classifier-free guidance g: (1+g) conditional - g unconditional")
 	f.Float64Var(&r.Temperature, "temperature", r.Temperature, "temperature of re-masking (the paper: 1); 0 always keeps the most confident tokens")
-	f.StringVar(&r.Generator, "generator", r.Generator, "the generator: tiny or a folder")
+	f.StringVar(&r.Generator, "generator", r.Generator, "the generator: tiny, one of its variants (dpo, correction, ...; see imagecot models list) or a folder")
 	f.StringVar(&r.Tokenizer, "tokenizer", r.Tokenizer, "the image tokenizer: tiny or a folder (default: GENERATOR/tokenizer, or tiny)")
 }
+
+// strategyFlags adds the options of single strategies, and --official.
+func (a *app) strategyFlags(cmd *cobra.Command, r *experiment.Recipe) {
+	f := cmd.Flags()
+	f.IntVar(&r.Rounds, "rounds", r.Rounds, "parmpp: corrections at most (default 3)")
+	f.BoolVar(&r.NoReflection, "no-reflection", r.NoReflection, "parmpp: end with PARM's choice")
+	f.IntVar(&r.Width, "width", r.Width, "beam: paths that are kept (default the square root of n)")
+	f.Float64Var(&r.Threshold, "threshold", r.Threshold, "threshold: P(yes) at which it stops (default 0.9)")
+	f.IntVar(&r.Wave, "wave", r.Wave, "threshold: paths decoded together (default 4)")
+	f.BoolVar(&r.Whole, "whole", r.Whole, "threshold: finish every path and ask the ORM, instead of truncating as PARM does")
+	f.BoolVar(&r.Official, "official", r.Official, "as the authors' code: re-masking temperature 1 that compounds and is never set back, one spelling of yes and no")
+}
+
+// officialTemperature is the authors' re-masking temperature.
+const officialTemperature = 1
 
 // open checks the recipe and loads its models.
 func (a *app) open(cmd *cobra.Command, r experiment.Recipe) (*experiment.Pipeline, error) {
 	r.Backend = a.backend
+	if f := cmd.Flags().Lookup("temperature"); r.Official && f != nil && !f.Changed {
+		r.Temperature = officialTemperature
+	}
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func (c Curves) Run(ctx context.Context) (CurveResult, error) {
 	if err := os.MkdirAll(filepath.Join(c.Dir, "prompts"), 0o755); err != nil {
 		return CurveResult{}, fmt.Errorf("experiment: %w", err)
 	}
-	memo := newMemoGenerator(c.Generator)
+	memo := newMemoGenerator(c.Generator, c.Recipe.Official)
 	var all []selectionRow
 	for i, m := range c.Prompts {
 		rows, err := c.prompt(ctx, memo, i, m)

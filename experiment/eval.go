@@ -96,7 +96,7 @@ func (e Evaluation) Run(ctx context.Context) (Outcome, error) {
 		return Outcome{}, err
 	}
 	defer unlock()
-	memo := newMemoGenerator(e.Generator)
+	memo := newMemoGenerator(e.Generator, e.Recipe.Official)
 	var out Outcome
 	done := 0
 	for i, m := range e.Prompts {

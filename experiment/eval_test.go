@@ -32,6 +32,15 @@ func (*toy) Start(_ context.Context, p cot.Prompt, seeds []uint64) ([]*cot.Path,
 	return out, nil
 }
 
+// Correct makes a new path from the seed.
+func (g *toy) Correct(ctx context.Context, p cot.Prompt, _ *cot.Path, _ string, seed uint64) (*cot.Path, error) {
+	paths, err := g.Start(ctx, p, []uint64{seed})
+	for range g.Steps() {
+		err = errors.Join(err, g.Advance(ctx, paths))
+	}
+	return paths[0], err
+}
+
 func (g *toy) Advance(_ context.Context, paths []*cot.Path) error {
 	for _, p := range paths {
 		g.advanced++
@@ -115,9 +124,26 @@ func (j *lightMeter) Ask(_ context.Context, qs []cot.Question) ([]cot.Verdict, e
 	out := make([]cot.Verdict, len(qs))
 	for i, q := range qs {
 		j.asked++
-		out[i] = cot.Verdict{LogPYes: -1 / (1 + float64(brightness(q.Image))), LogPNo: -1}
+		light := 0
+		if q.Image != nil {
+			light = brightness(q.Image)
+		}
+		for _, token := range q.Tokens {
+			if q.Image == nil {
+				light += int(token)
+			}
+		}
+		out[i] = cot.Verdict{LogPYes: -1 / (1 + float64(light)), LogPNo: -1}
+		if q.Kind == cot.Reflection && light < 700 {
+			out[i].LogPNo = -1e-9
+		}
 	}
 	return out, nil
+}
+
+func (j *lightMeter) Explain(_ context.Context, q cot.Question) (string, error) {
+	j.asked++
+	return fmt.Sprintf("brightness %d is not enough", brightness(q.Image)), nil
 }
 
 func brightness(img image.Image) int {

@@ -3,6 +3,7 @@ package experiment
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,15 +19,32 @@ func toyPipeline(strategy string) *Pipeline {
 	r := Default()
 	r.Strategy, r.N = strategy, 3
 	p := &Pipeline{Recipe: r, Generator: &toy{}, Models: map[string]string{"generator": "toy"}, judges: map[string]openedJudge{}, note: quiet, told: map[string]bool{}}
-	for _, name := range []string{"orm", "prm", "parm", "judge"} {
-		p.judges[name] = openedJudge{newMemoJudge(&lightMeter{}), "paper"}
+	for _, name := range []string{"orm", "prm", "parm", "parmpp", "judge", "self"} {
+		p.judges[name] = openedJudge{newMemoJudge(&lightMeter{}), "paper", name == "self"}
 	}
 	return p
 }
 
+// In the authors' way the first path of a selection is decoded otherwise: what is remembered of it is no other path's.
+func TestMemoKnowsTheFirstPath(t *testing.T) {
+	for official, want := range map[bool]int{false: 1, true: 2} {
+		g := &toy{}
+		m := newMemoGenerator(g, official)
+		for index := range 3 {
+			path := &cot.Path{Index: index, Seed: 5, Tokens: []int32{-1, -1, -1, -1}, Sample: make([]int32, 4)}
+			if err := m.Advance(t.Context(), []*cot.Path{path}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if g.advanced != want {
+			t.Errorf("official %v: %d steps taken, want %d", official, g.advanced, want)
+		}
+	}
+}
+
 // TestEveryStrategyWritesTheSameBytesTwice generates with each strategy and reads everything back.
 func TestEveryStrategyWritesTheSameBytesTwice(t *testing.T) {
-	for _, strategy := range []string{"single", "orm", "prm", "parm"} {
+	for _, strategy := range []string{"single", "orm", "prm", "parm", "parmpp", "beam", "search", "threshold", "self"} {
 		t.Run(strategy, func(t *testing.T) {
 			var files [2]map[string][]byte
 			for i := range files {
@@ -82,6 +100,14 @@ func checkTrace(t *testing.T, strategy string, text []byte) {
 	for _, p := range s.Traces {
 		asked += len(p.Asked)
 	}
+	for _, r := range s.Reflections {
+		if r.Reason != "" {
+			asked++
+		}
+	}
+	if (strategy == "parmpp") != (len(s.Reflections) > 1) {
+		t.Errorf("%s: %d reflections", strategy, len(s.Reflections))
+	}
 	if asked != s.Cost.JudgeCalls || (asked == 0) != (strategy == "single") {
 		t.Errorf("%d questions in the paths, cost %+v", asked, s.Cost)
 	}
@@ -118,6 +144,26 @@ func TestArms(t *testing.T) {
 	}
 	if a, err = p.Arm("parm"); err != nil || a.WholePaths {
 		t.Errorf("parm: %+v, error %v", a, err)
+	}
+	for spec, want := range map[string]string{"self@orm": "no other judge", "parm@self": "reads tokens"} {
+		if _, err := p.Arm(spec); !errors.Is(err, ErrRecipe) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", spec, err, want)
+		}
+	}
+	p.Generator = struct{ cot.Generator }{&toy{}} // which corrects nothing
+	if _, err := p.Arm("parmpp"); !errors.Is(err, ErrRecipe) || !strings.Contains(err.Error(), "take the generator correction") {
+		t.Errorf("a generator that does not correct: %v", err)
+	}
+	p.Recipe.NoReflection = true
+	if _, err := p.Arm("parmpp"); err != nil {
+		t.Errorf("without reflection: %v", err)
+	}
+	for name, r := range map[string]Recipe{
+		"parm": {Strategy: "threshold"}, "orm": {Strategy: "threshold", Whole: true}, "parmpp": {Strategy: "parmpp"}, "self": {Strategy: "self"},
+	} {
+		if got := p.ownJudge(r); got != name && (got != "judge" || !p.told[name]) {
+			t.Errorf("%+v asks %s, want %s", r, got, name)
+		}
 	}
 	p.Recipe.Questions = "rude"
 	if _, err := p.Arm("orm"); err == nil || !strings.Contains(err.Error(), "rude") {

@@ -119,18 +119,20 @@ func (p *Pipeline) openGenerator() error {
 		return refuse(name, err)
 	}
 	o := showo.PaperOptions()
-	o.Steps, o.Guidance, o.Temperature = p.Recipe.Steps, p.Recipe.Guidance, p.Recipe.Temperature
-	if p.tinyWorld() {
+	o.Steps, o.Guidance, o.Temperature, o.Official = p.Recipe.Steps, p.Recipe.Guidance, p.Recipe.Temperature, p.Recipe.Official
+	if p.tinyWorld() && !o.Official {
 		o.Rule = showo.TinyOptions().Rule
 	}
 	if err := o.Validate(); err != nil {
 		return fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
 	}
-	g, err := showo.NewGenerator(p.backend, cfg, graphx.NewWeights(weights), words, images, o)
+	w := graphx.NewWeights(weights)
+	g, err := showo.NewGenerator(p.backend, cfg, w, words, images, o)
 	if err != nil {
 		return refuse(name, err)
 	}
 	p.Generator = g
+	p.self = func() (cot.Judge, error) { return showo.NewSelfJudge(p.backend, cfg, w, words) }
 	p.Models["generator"], err = identify(name, dir)
 	return err
 }
@@ -157,8 +159,21 @@ func (p *Pipeline) openTokenizer(generator string, dir fs.FS) (*magvit.Tokenizer
 	return t, err
 }
 
+// selfJudge is the name of the generator as judge of its own images.
+const selfJudge = "self"
+
 // openJudge loads a judge by name and says which wording it understands and what it is.
 func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err error) {
+	if name == selfJudge {
+		words = "paper"
+		if p.tinyWorld() {
+			words = "tiny"
+		}
+		if j, err = p.self(); err != nil {
+			return nil, "", "", fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
+		}
+		return j, words, p.Models["generator"], nil
+	}
 	if spec, ok := strings.CutPrefix(name, "openai:"); ok {
 		o, err := openai.ParseSpec(spec)
 		if err != nil {
@@ -178,7 +193,7 @@ func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err er
 	if err != nil {
 		return nil, "", "", refuse(name, err)
 	}
-	local, err := llavaov.OpenFS(p.backend, dir, ".", tok, llavaov.Options{})
+	local, err := llavaov.OpenFS(p.backend, dir, ".", tok, llavaov.Options{Official: p.Recipe.Official})
 	if err != nil {
 		return nil, "", "", refuse(name, err)
 	}

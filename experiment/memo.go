@@ -18,10 +18,11 @@ import (
 // strategy counts as its cost is unchanged. Safe for concurrent use; a state may be computed twice then, equally.
 type memoGenerator struct {
 	cot.Generator
-	mu     sync.Mutex
-	states map[digest]cot.Path
-	images map[digest]image.Image
-	spent  rates // since the last take
+	official bool // the first path of a selection is decoded otherwise than the others (showo.Options.Official)
+	mu       sync.Mutex
+	states   map[digest]cot.Path
+	images   map[digest]image.Image
+	spent    rates // since the last take
 }
 
 // take returns what was computed since the last call, and how long it took.
@@ -35,8 +36,8 @@ func (m *memoGenerator) take() rates {
 
 type digest = [sha256.Size]byte
 
-func newMemoGenerator(g cot.Generator) *memoGenerator {
-	return &memoGenerator{Generator: g, states: map[digest]cot.Path{}, images: map[digest]image.Image{}}
+func newMemoGenerator(g cot.Generator, official bool) *memoGenerator {
+	return &memoGenerator{Generator: g, official: official, states: map[digest]cot.Path{}, images: map[digest]image.Image{}}
 }
 
 // forget drops everything, before the next prompt.
@@ -47,8 +48,11 @@ func (m *memoGenerator) forget() {
 	clear(m.images)
 }
 
-func stateKey(p *cot.Path) digest {
+func (m *memoGenerator) stateKey(p *cot.Path) digest {
 	b := binary.LittleEndian.AppendUint64(nil, p.Seed)
+	if m.official && p.Index == 0 {
+		b = append(b, "first"...)
+	}
 	b = binary.LittleEndian.AppendUint64(b, uint64(p.Step))
 	b = appendTokens(b, p.Tokens)
 	return sha256.Sum256(append(b, p.Prompt.Text...))
@@ -68,7 +72,7 @@ func (m *memoGenerator) Advance(ctx context.Context, paths []*cot.Path) error {
 	var keys []digest
 	m.mu.Lock()
 	for _, p := range paths {
-		key := stateKey(p)
+		key := m.stateKey(p)
 		if s, ok := m.states[key]; ok {
 			p.Step, p.LogConf = s.Step, s.LogConf
 			p.Tokens, p.Sample = slices.Clone(s.Tokens), slices.Clone(s.Sample)
@@ -142,11 +146,12 @@ func (m *memoGenerator) decodeAll(ctx context.Context, p cot.Prompt, seeds []uin
 	return err
 }
 
-// memoJudge remembers verdicts by question text, earlier turns and pixels.
+// memoJudge remembers verdicts and reasons by question text, earlier turns and pixels, or tokens where there are no pixels.
 type memoJudge struct {
 	cot.Judge
 	mu       sync.Mutex
 	verdicts map[digest]cot.Verdict
+	reasons  map[digest]string
 	pixels   map[image.Image]digest
 	calls    int     // computed since the last take
 	seconds  float64 // that they took
@@ -162,14 +167,41 @@ func (m *memoJudge) take() (calls int, seconds float64) {
 }
 
 func newMemoJudge(j cot.Judge) *memoJudge {
-	return &memoJudge{Judge: j, verdicts: map[digest]cot.Verdict{}, pixels: map[image.Image]digest{}}
+	return &memoJudge{Judge: j, verdicts: map[digest]cot.Verdict{}, reasons: map[digest]string{}, pixels: map[image.Image]digest{}}
 }
 
 func (m *memoJudge) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.verdicts)
+	clear(m.reasons)
 	clear(m.pixels)
+}
+
+// Explain implements cot.Explainer for judges that do.
+func (m *memoJudge) Explain(ctx context.Context, q cot.Question) (string, error) {
+	e, ok := m.Judge.(cot.Explainer)
+	if !ok {
+		return "", fmt.Errorf("experiment: the judge %T gives no reasons", m.Judge)
+	}
+	m.mu.Lock()
+	key := m.key(q)
+	reason, ok := m.reasons[key]
+	m.mu.Unlock()
+	if ok {
+		return reason, nil
+	}
+	begun := time.Now()
+	reason, err := e.Explain(ctx, q)
+	if err != nil {
+		return "", err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls++
+	m.seconds += time.Since(begun).Seconds()
+	m.reasons[key] = reason
+	return reason, nil
 }
 
 // Ask answers known questions from memory and passes the others on together.
@@ -214,7 +246,10 @@ func (m *memoJudge) Ask(ctx context.Context, qs []cot.Question) ([]cot.Verdict, 
 // key of a question. The caller holds the lock. Images are immutable once decoded, so their hash is kept by identity.
 func (m *memoJudge) key(q cot.Question) digest {
 	px, ok := m.pixels[q.Image]
-	if !ok {
+	switch {
+	case q.Image == nil:
+		px = sha256.Sum256(appendTokens(nil, q.Tokens))
+	case !ok:
 		px = hashImage(q.Image)
 		m.pixels[q.Image] = px
 	}

@@ -2,7 +2,6 @@ package experiment
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"image"
 	"maps"
@@ -14,13 +13,6 @@ import (
 	"imagecot/backend"
 	"imagecot/cot"
 	"imagecot/geneval"
-	"imagecot/tiny"
-	"imagecot/verify/bestofn"
-	"imagecot/verify/orm"
-	"imagecot/verify/parm"
-	"imagecot/verify/prm"
-	"imagecot/verify/questions"
-	"imagecot/verify/single"
 	"imagecot/world"
 )
 
@@ -31,8 +23,9 @@ type Pipeline struct {
 	Models    map[string]string // role -> name and hash of the checkpoint
 	Engine    string            // for people
 	backend   compute.Backend
-	judges    map[string]openedJudge // by name, shared by arms
-	evaluated sync.Mutex             // guards verdicts
+	self      func() (cot.Judge, error) // makes the generator a judge of its own images
+	judges    map[string]openedJudge    // by name, shared by arms
+	evaluated sync.Mutex                // guards verdicts
 	verdicts  map[verdictKey]geneval.Result
 	note      func(format string, args ...any)
 	told      map[string]bool // strategies whose missing judge was noted
@@ -108,90 +101,11 @@ type verdictKey struct {
 	metadata string
 }
 
-// Arm makes a strategy from its name, or name@judge with a judge of its own instead of the recipe's.
-func (p *Pipeline) Arm(spec string) (Arm, error) {
-	name, judgeName, own := strings.Cut(spec, "@")
-	r := p.Recipe
-	r.Strategy = name
-	if err := r.Validate(); err != nil {
-		return Arm{}, err
-	}
-	a := Arm{Name: spec, WholePaths: name == "single" || name == "orm" || name == "oracle"}
-	switch name {
-	case "single":
-		a.OnePath, a.Strategy = true, single.Strategy{}
-		return a, nil
-	case "oracle":
-		if !p.tinyWorld() {
-			return Arm{}, fmt.Errorf("experiment: %w: the oracle knows the tiny world only", ErrRecipe)
-		}
-		a.Strategy = bestofn.Strategy{Name: "oracle", Score: p.oracle}
-		return a, nil
-	}
-	if !own {
-		judgeName = r.Judge
-	}
-	if judgeName == "" {
-		judgeName = p.ownJudge(name)
-	}
-	j, err := p.judge(judgeName)
-	if err != nil {
-		return Arm{}, err
-	}
-	set := r.Questions
-	if set == "" {
-		set = j.questions
-	}
-	words, err := questions.Get(set)
-	if err != nil {
-		return Arm{}, fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
-	}
-	a.judge = j.memoJudge
-	switch name {
-	case "orm":
-		a.Strategy = orm.Strategy{Judge: a.judge, Questions: words}
-	case "prm":
-		a.Strategy = prm.Strategy{Judge: a.judge, Questions: words}
-	case "parm":
-		a.Strategy = parm.Strategy{Judge: a.judge, Questions: words}
-	}
-	return a, nil
-}
-
-// ownJudge is the shipped judge that was fine-tuned for a strategy. A build without it falls back to the zero-shot judge,
-// and says so.
-func (p *Pipeline) ownJudge(strategy string) string {
-	if _, err := tiny.Open(strategy); !errors.Is(err, tiny.ErrMissing) {
-		return strategy
-	}
-	if _, err := tiny.Open("judge"); err != nil {
-		return strategy // whose absence is then the error
-	}
-	if !p.told[strategy] {
-		p.told[strategy] = true
-		p.note("no judge in this build was fine-tuned for %s; asking the zero-shot judge", strategy)
-	}
-	return "judge"
-}
-
-// oracle scores a final image by the benchmark itself. Best of N by it is the most that any choice among the N paths
-// could reach: an upper bound, never a method.
-func (p *Pipeline) oracle(ctx context.Context, prompt cot.Prompt, img image.Image) (float64, error) {
-	m, err := world.ParsePrompt(prompt.Text)
-	if err != nil {
-		return 0, err
-	}
-	r, err := p.Evaluate(ctx, img, m)
-	if err != nil || !r.Correct {
-		return 0, err
-	}
-	return 1, nil
-}
-
-// openedJudge is a judge, and the wording that it understands.
+// openedJudge is a judge, the wording that it understands, and whether it reads tokens instead of pixels.
 type openedJudge struct {
 	*memoJudge
 	questions string
+	tokens    bool
 }
 
 // judge opens a judge, or returns the one that is open under that name.
@@ -203,7 +117,7 @@ func (p *Pipeline) judge(name string) (openedJudge, error) {
 	if err != nil {
 		return openedJudge{}, err
 	}
-	p.judges[name] = openedJudge{newMemoJudge(j), words}
+	p.judges[name] = openedJudge{newMemoJudge(j), words, name == selfJudge}
 	models := maps.Clone(p.Models) // runs that were started keep theirs
 	models["judge "+name] = id
 	p.Models = models

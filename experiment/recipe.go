@@ -25,10 +25,24 @@ type Recipe struct {
 	Judge       string  `yaml:"judge" json:"judge"`         // the same, or openai:MODEL@URL; "" = the strategy's own
 	Questions   string  `yaml:"questions" json:"questions"` // wording; "" = the one that the judge was trained on
 	Backend     string  `yaml:"backend" json:"-"`
+
+	// Options of single strategies; zero values are their defaults.
+	Rounds       int     `yaml:"rounds" json:"rounds,omitempty"`               // parmpp: corrections at most; 0 means the paper's 3
+	NoReflection bool    `yaml:"no_reflection" json:"no_reflection,omitempty"` // parmpp: end with PARM's choice
+	Width        int     `yaml:"width" json:"width,omitempty"`                 // beam: paths kept; 0 means the square root of n
+	Threshold    float64 `yaml:"threshold" json:"threshold,omitempty"`         // threshold: P(yes) at which it stops; 0 means .9
+	Wave         int     `yaml:"wave" json:"wave,omitempty"`                   // threshold: paths decoded together; 0 means 4
+	Whole        bool    `yaml:"whole" json:"whole,omitempty"`                 // threshold: finish every path, as the ORM does
+
+	// Official decodes and reads verdicts as the released code does: the re-masking temperature compounds over the steps
+	// and is not reset between candidates; one spelling of yes and no counts (deviations D1, D3).
+	Official bool `yaml:"official" json:"official,omitempty"`
 }
 
-// Strategies lists the names that Recipe.Strategy may have.
-func Strategies() []string { return []string{"single", "orm", "prm", "parm", "oracle"} }
+// Strategies lists the names that Recipe.Strategy may have: the paper's, the upper bound, and the extensions.
+func Strategies() []string {
+	return []string{"single", "orm", "prm", "parm", "parmpp", "oracle", "beam", "search", "threshold", "self"}
+}
 
 // Default is the recipe of the tiny world: Show-o's 18 steps, guidance 1.75, re-masking temperature 4.
 func Default() Recipe {
@@ -53,6 +67,10 @@ func (r Recipe) Validate() error {
 		return fmt.Errorf("experiment: %w: guidance is %v, want 0 to 100", ErrRecipe, r.Guidance)
 	case !(r.Temperature >= 0 && r.Temperature <= 1000):
 		return fmt.Errorf("experiment: %w: temperature is %v, want 0 to 1000", ErrRecipe, r.Temperature)
+	case r.Rounds < 0 || r.Width < 0 || r.Wave < 0:
+		return fmt.Errorf("experiment: %w: rounds %d, width %d, wave %d: want at least 0 each", ErrRecipe, r.Rounds, r.Width, r.Wave)
+	case !(r.Threshold >= 0):
+		return fmt.Errorf("experiment: %w: threshold is %v, want a probability", ErrRecipe, r.Threshold)
 	case r.Generator == "":
 		return fmt.Errorf("experiment: %w: no generator named", ErrRecipe)
 	}

@@ -137,7 +137,7 @@ func (r Reproduction) generator(ctx context.Context, j *journal, name string, m 
 		}
 		tasks = append(tasks, task{p, arm, judge})
 	}
-	w := &worker{Reproduction: r, bench: bench, journal: j, tasks: tasks, memo: newMemoGenerator(bench.Generator), show: showPrompts(r.Prompts)}
+	w := &worker{Reproduction: r, bench: bench, journal: j, tasks: tasks, memo: newMemoGenerator(bench.Generator, false), show: showPrompts(r.Prompts)}
 	if err := w.run(ctx, name); err != nil {
 		return err
 	}

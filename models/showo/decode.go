@@ -25,6 +25,9 @@ type Options struct {
 	Temperature float64                 // tau_0 of re-masking; the paper: 1
 	Rule        maskgit.TemperatureRule // how it falls; the paper: compound
 	Schedule    maskgit.Schedule        // masked share over the steps; the paper: cosine
+	// Official decodes the candidates of a prompt as the released code does, which never sets the temperature back: it
+	// reaches 0 with the first path (Index 0) and stays there for all others.
+	Official bool
 	// Tile is the number of paths that run together; fewer live paths are filled up, so that a path's bits do not depend
 	// on what else is decoded. 0 means 8, or 2 on the pure-Go engine, which uses one core a tile.
 	Tile int

@@ -307,6 +307,28 @@ func (grey) Decode(_ context.Context, tokens [][]int32) ([]*image.RGBA, error) {
 	return out, nil
 }
 
+// As the released code decodes: the first candidate has its temperature, the others have none.
+func TestOfficialTemperatureIsNeverSetBack(t *testing.T) {
+	be := enginetest.Go(t)
+	tokens := func(o Options) [2][]int32 {
+		g := newGenerator(t, be, o)
+		paths := start(t, g, "abc", 1, 2)
+		decodeAll(t, g, paths)
+		return [2][]int32{paths[0].Tokens, paths[1].Tokens}
+	}
+	warm := testOptions
+	warm.Rule, warm.Temperature = maskgit.Compound, 9
+	official, cold := warm, warm
+	official.Official, cold.Temperature = true, 0
+	w, o, c := tokens(warm), tokens(official), tokens(cold)
+	if !slices.Equal(o[0], w[0]) || !slices.Equal(o[1], c[1]) {
+		t.Errorf("official %v, want %v and %v", o, w[0], c[1])
+	}
+	if slices.Equal(w[0], c[0]) || slices.Equal(w[1], c[1]) {
+		t.Error("the temperature makes no difference: the test shows nothing")
+	}
+}
+
 func TestDecodeShowsTheSample(t *testing.T) {
 	g := newGenerator(t, enginetest.Go(t), testOptions)
 	paths := start(t, g, "abc", 1, 2)

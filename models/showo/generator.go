@@ -112,7 +112,11 @@ func (g *Generator) settle(p *cot.Path, probabilities []float32) (maskgit.Result
 			sampled[i], prob[i] = int32(j), row[j]
 		}
 	}
-	return g.decoder.o.Rules().Step(p.Step, p.Tokens, sampled, prob, noise.Gumbel)
+	rules := g.decoder.o.Rules()
+	if g.decoder.o.Official && p.Index > 0 {
+		rules.Temperature = 0
+	}
+	return rules.Step(p.Step, p.Tokens, sampled, prob, noise.Gumbel)
 }
 
 // Fork implements cot.Generator.
