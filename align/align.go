@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"imagecot/align/dpo"
+	"imagecot/align/iterdpo"
 	"imagecot/align/policy"
 	"imagecot/train"
 	"imagecot/train/objective"
@@ -24,7 +25,10 @@ func Maker(open policy.Folders) objective.Maker {
 	}
 }
 
-// Run trains what the recipe says below dir, as objective.Run does.
+// Run trains what the recipe says below dir, as objective.Run does. Iterative DPO is several runs.
 func Run(ctx context.Context, be compute.Backend, open policy.Folders, r train.Recipe, dir string, show io.Writer) error {
+	if r.Kind == "iterdpo" {
+		return iterdpo.Run(ctx, be, open, r, dir, show)
+	}
 	return objective.Run(ctx, be, r, dir, show, Maker(open))
 }

@@ -1,0 +1,104 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"imagecot/curate"
+	"imagecot/geneval"
+	"imagecot/internal/graphx"
+	"imagecot/models/magvit"
+	"imagecot/models/showo"
+	"imagecot/world"
+
+	"github.com/gomlx/compute"
+)
+
+// Drawing says which images are drawn, and how.
+type Drawing struct {
+	Tokenizer   string  `json:"tokenizer"` // image tokenizer: a folder, or tiny for the shipped one
+	Prompts     string  `json:"prompts"`   // prompt file of `imagecot curate prompts`; "" draws Count from the tiny world's
+	Count       int     `json:"count"`
+	Steps       int     `json:"steps"`
+	Guidance    float64 `json:"guidance"`
+	Temperature float64 `json:"temperature"`
+}
+
+// DefaultDrawing draws images that differ: the paper's steps and guidance at a high temperature.
+func DefaultDrawing() Drawing {
+	o := showo.TinyOptions()
+	return Drawing{Tokenizer: "tiny", Count: 320, Steps: o.Steps, Guidance: o.Guidance, Temperature: 5}
+}
+
+// Options of the decoder.
+func (d Drawing) Options() showo.Options {
+	o := showo.TinyOptions()
+	o.Steps, o.Guidance, o.Temperature = d.Steps, d.Guidance, d.Temperature
+	return o
+}
+
+// Validate reports settings that nothing can be drawn with.
+func (d Drawing) Validate() error {
+	if d.Tokenizer == "" {
+		return errors.New("policy: drawing: tokenizer is missing")
+	}
+	if d.Prompts == "" && d.Count < 1 {
+		return fmt.Errorf("policy: drawing: %d prompts and no prompt file", d.Count)
+	}
+	return d.Options().Validate()
+}
+
+// List is the prompts: those of the file, or Count drawn by seed. One that asks for the scene of a test prompt is refused.
+func (d Drawing) List(seed uint64) ([]geneval.Metadata, error) {
+	if d.Prompts == "" {
+		pools := map[string][]geneval.Metadata{}
+		for _, task := range geneval.Tasks() {
+			pools[task] = world.TrainPrompts(task)
+		}
+		return curate.Prompts(d.Count, seed, pools, world.TestPrompts())
+	}
+	f, err := os.Open(d.Prompts)
+	if err != nil {
+		return nil, fmt.Errorf("policy: prompts: %w", err)
+	}
+	defer f.Close()
+	list, err := geneval.ReadPrompts(f)
+	if err != nil {
+		return nil, fmt.Errorf("policy: prompts: %s: %w", d.Prompts, err)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("policy: prompts: %s holds none", d.Prompts)
+	}
+	for _, m := range list {
+		key, err := geneval.Key(m)
+		if err != nil {
+			return nil, fmt.Errorf("policy: prompts: %s: %w", d.Prompts, err)
+		}
+		if world.HeldOut(m) || geneval.InTest(key) {
+			return nil, fmt.Errorf("policy: prompts: %s: %q asks for the scene of a test prompt", d.Prompts, m.Prompt)
+		}
+	}
+	return list, nil
+}
+
+// OpenImages opens the image tokenizer, which must have the policy's codes.
+func (p *Policy) OpenImages(be compute.Backend, open Folders, name string) (*magvit.Tokenizer, error) {
+	dir, err := open(name, "tokenizer")
+	if err != nil {
+		return nil, fmt.Errorf("policy: tokenizer: %w", err)
+	}
+	t, err := magvit.OpenFS(be, dir, ".", magvit.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("policy: tokenizer %s: %w", name, err)
+	}
+	if codes := t.Config().Codes(); codes != p.Config.CodebookSize {
+		return nil, fmt.Errorf("policy: the tokenizer %s has %d codes, the generator %d", name, codes, p.Config.CodebookSize)
+	}
+	return t, nil
+}
+
+// Generator draws with the given weights, which belong to the caller. images may be nil if nothing is decoded.
+func (p *Policy) Generator(be compute.Backend, w *graphx.Weights, images showo.ImageDecoder, d Drawing) (*showo.Generator, error) {
+	return showo.NewGenerator(be, p.Config, w, p.Text, images, d.Options())
+}
