@@ -70,6 +70,7 @@ type Decoder struct {
 	o        Options
 	parallel int // tiles that run at once
 	prompt   *graphx.Program
+	correct  *graphx.Program // a prompt with an image after it
 	step     *graphx.Program
 	logits   *graphx.Program
 
@@ -130,7 +131,10 @@ func NewDecoder(be compute.Backend, cfg Config, w *graphx.Weights, o Options) (*
 	}
 	policy := graphx.PolicyFor(be)
 	var err error
-	if d.prompt, err = graphx.NewProgram(be, "showo prompt", w, policy, prefixGraph(cfg)); err != nil {
+	if d.prompt, err = graphx.NewProgram(be, "showo prompt", w, policy, prefixGraph(cfg, 0)); err != nil {
+		return nil, err
+	}
+	if d.correct, err = graphx.NewProgram(be, "showo correction", w, policy, prefixGraph(cfg, 1)); err != nil {
 		return nil, err
 	}
 	if d.step, err = graphx.NewProgram(be, "showo step", w, policy, stepGraph(cfg, o.Guidance, true)); err != nil {
@@ -149,37 +153,42 @@ func (d *Decoder) Options() Options { return d.o }
 // Condition runs a condition (Prompting.Condition: t2i, text, eot; at most S+1 ids) through the model, or finds it among
 // the recent ones.
 func (d *Decoder) Condition(ids []int32) (*Prefix, error) {
-	return d.prefix(ids, d.widthOf(len(ids)))
+	return d.prefix(ids, nil, widthOf(len(ids), d.cfg.MaxSeqLength+1))
 }
 
-func (d *Decoder) widthOf(n int) int {
-	return min(d.cfg.MaxSeqLength+1, (n+prefixUnit-1)/prefixUnit*prefixUnit)
-}
+// widthOf is what n ids are padded to, at most most.
+func widthOf(n, most int) int { return min(most, (n+prefixUnit-1)/prefixUnit*prefixUnit) }
 
-func (d *Decoder) prefix(ids []int32, width int) (*Prefix, error) {
+// prefix runs a condition, padded on the left to width columns, and the ids of an image with its marks, if there is one.
+func (d *Decoder) prefix(ids, image []int32, width int) (*Prefix, error) {
 	if len(ids) == 0 || len(ids) > width {
-		return nil, fmt.Errorf("showo: condition of %d ids, want 1 to %d", len(ids), d.cfg.MaxSeqLength+1)
+		return nil, fmt.Errorf("showo: condition of %d ids, want 1 to %d", len(ids), width)
 	}
 	for i, id := range ids {
 		if id < 0 || int(id) >= d.cfg.VocabSize {
 			return nil, fmt.Errorf("showo: condition id %d is %d, want 0 to %d", i, id, d.cfg.VocabSize-1)
 		}
 	}
-	key := fmt.Sprint(width, ids)
+	key := fmt.Sprint(width, ids, image)
 	d.mu.Lock()
 	p := d.prefixes[key]
 	d.mu.Unlock()
 	if p != nil {
 		return p, nil
 	}
-	p = &Prefix{width: width, pads: width - len(ids)}
-	padded := make([]int32, width)
+	p = &Prefix{width: width + len(image), pads: width - len(ids)}
+	padded := make([]int32, p.width)
 	for i := range p.pads {
 		padded[i] = d.cfg.Pad()
 	}
 	copy(padded[p.pads:], ids)
-	in := []*tensors.Tensor{graphx.Tensor(padded, 1, width), graphx.Tensor([]int32{int32(p.pads)}, 1)}
-	out, err := d.prompt.Run(in[0], in[1])
+	copy(padded[width:], image)
+	program := d.prompt
+	if image != nil {
+		program = d.correct
+	}
+	in := []*tensors.Tensor{graphx.Tensor(padded, 1, p.width), graphx.Tensor([]int32{int32(p.pads)}, 1)}
+	out, err := program.Run(in[0], in[1])
 	graphx.Free(in...)
 	if err != nil {
 		return nil, fmt.Errorf("showo: prompt of %d ids: %w", len(ids), err)
@@ -300,7 +309,7 @@ func (d *Decoder) runTile(program *graphx.Program, width int, states []State, ti
 		ids = append(ids, d.cfg.ImageIDs(s.Tokens)...)
 	}
 	if d.o.Guidance != 0 {
-		uncond, err := d.prefix(NewPrompting(d.cfg).Condition(nil), width)
+		uncond, err := d.prefix(NewPrompting(d.cfg).Condition(nil), nil, width)
 		if err != nil {
 			return err
 		}

@@ -71,16 +71,24 @@ func (g *Generator) Start(ctx context.Context, p cot.Prompt, seeds []uint64) ([]
 
 // Advance implements cot.Generator. If it fails, no path has moved.
 func (g *Generator) Advance(ctx context.Context, paths []*cot.Path) error {
+	prefixes := make([]*Prefix, len(paths))
+	for i, p := range paths {
+		var err error
+		if prefixes[i], err = g.decoder.Condition(g.prompts.Condition(g.text.Encode(p.Prompt.Text))); err != nil {
+			return fmt.Errorf("showo: prompt %q: %w", p.Prompt.Text, err)
+		}
+	}
+	return g.advance(ctx, paths, prefixes)
+}
+
+// advance does one step of each path, each under its own condition.
+func (g *Generator) advance(ctx context.Context, paths []*cot.Path, under []*Prefix) error {
 	states := make([]State, len(paths))
 	for i, p := range paths {
 		if p.Step < 0 || p.Step >= g.Steps() {
 			return fmt.Errorf("showo: path %d has done %d of %d steps", p.Index, p.Step, g.Steps())
 		}
-		prefix, err := g.decoder.Condition(g.prompts.Condition(g.text.Encode(p.Prompt.Text)))
-		if err != nil {
-			return fmt.Errorf("showo: prompt %q: %w", p.Prompt.Text, err)
-		}
-		states[i] = State{prefix, p.Tokens}
+		states[i] = State{under[i], p.Tokens}
 	}
 	probabilities, err := g.decoder.Probabilities(ctx, states)
 	if err != nil {

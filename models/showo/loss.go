@@ -109,39 +109,40 @@ func Loss(s graphx.Scope, cfg Config, b Batch) Losses {
 // T2ILoss is the text-to-image loss of rows that are padded on the left: ids and labels [B, L] int32, pads [B] int32 the
 // number of padding ids of each row, L = S+1 + N+2. The mask is made in the graph.
 func T2ILoss(s graphx.Scope, cfg Config, ids, labels, pads *Node) *Node {
-	loss, n := t2iSums(s, cfg, ids, labels, pads)
+	loss, n := imageSums(s, cfg, ids, labels, pads, 1)
 	return Div(ReduceAllSum(loss), MaxScalar(ReduceAllSum(n), 1))
 }
 
 // T2ILogProbs returns, for rows as those of T2ILoss, the sum over the targets of log softmax(logits)[label] over the
 // whole vocabulary, and the number of targets: both [B] float32.
 func T2ILogProbs(s graphx.Scope, cfg Config, ids, labels, pads *Node) (sum, n *Node) {
-	loss, count := t2iSums(s, cfg, ids, labels, pads)
+	loss, count := imageSums(s, cfg, ids, labels, pads, 1)
 	return Neg(ReduceSum(loss, -1)), ReduceSum(count, -1)
 }
 
-func t2iSums(s graphx.Scope, cfg Config, ids, labels, pads *Node) (loss, isTarget *Node) {
-	l, n := ids.Shape().Dimensions[1], cfg.NumVQTokens
-	from := l - n - 2
-	h := Hidden(s, cfg, Sequence{IDs: ids, Allow: T2IAllow(cfg, pads, from), ImageAt: from + 1})
+// imageSums is the cross-entropy of the last image of rows that hold so many.
+func imageSums(s graphx.Scope, cfg Config, ids, labels, pads *Node, images int) (loss, isTarget *Node) {
+	l, block := ids.Shape().Dimensions[1], cfg.NumVQTokens+2
+	text, from := l-images*block, l-block
+	h := Hidden(s, cfg, Sequence{IDs: ids, Allow: omniAllow(cfg, pads, text, images), ImageAt: text + 1, Images: images})
 	return crossEntropy(s, cfg, columns(h, from, l), columns(labels, from, l))
 }
 
-// T2IAllow is the attention mask [B, L, L] (0 or 1, float32) of rows with pads [B] on the left and the text in
-// columns 0..text-1, L = text + N + 2: text is causal and sees no pads, the image sees the whole text and itself. Pad
-// rows see what lies before them, which nobody reads.
-func T2IAllow(cfg Config, pads *Node, text int) *Node {
-	l := text + cfg.NumVQTokens + 2
+// omniAllow is the attention mask [B, L, L] (boolean) of rows with pads [B] on the left, the text in columns 0..text-1 and
+// images of N+2 columns after it, L = text + images (N+2): text is causal and sees no pads, an image sees the whole text,
+// the images before it, and itself. Pad rows see what lies before them, which nobody reads.
+func omniAllow(cfg Config, pads *Node, text, images int) *Node {
+	block := cfg.NumVQTokens + 2
+	l := text + images*block
 	shape := shapes.Make(dtypes.Int32, pads.Shape().Dimensions[0], l, l)
 	row, col := Iota(pads.Graph(), shape, 1), Iota(pads.Graph(), shape, 2)
 	first := BroadcastToShape(InsertAxes(pads, -1, -1), shape)
-	textEnd := Scalar(pads.Graph(), dtypes.Int32, text)
-	isPad := LessThan(row, first)
-	causal := LessOrEqual(col, row)
-	notPad := GreaterOrEqual(col, first)
-	seesAll := GreaterOrEqual(row, textEnd)
-	allowed := LogicalAnd(LogicalOr(causal, seesAll), LogicalOr(notPad, isPad))
-	return ConvertDType(allowed, dtypes.Float32)
+	last := row // column that a row sees up to
+	for i := range images {
+		from := Scalar(pads.Graph(), dtypes.Int32, text+i*block)
+		last = Where(GreaterOrEqual(row, from), BroadcastToShape(AddScalar(from, block-1), shape), last)
+	}
+	return LogicalAnd(LessOrEqual(col, last), LogicalOr(GreaterOrEqual(col, first), LessThan(row, first)))
 }
 
 func columns(x *Node, from, to int) *Node {

@@ -18,6 +18,7 @@ type Sequence struct {
 	Allow     *Node // [B or 1, L, L], 1 where the query row may attend the key column
 	Positions *Node // [B or 1, L] for the rotary embedding; nil means 0..L-1
 	ImageAt   int   // column of the first of N image tokens, the same in every row; 0 means no image
+	Images    int   // images from there on, soi and eoi around each; 0 means 1
 }
 
 // Forward returns the logits [B, L, V] of every position over the whole vocabulary.
@@ -39,7 +40,7 @@ func Hidden(s graphx.Scope, cfg Config, q Sequence) *Node {
 func hidden(s graphx.Scope, cfg Config, q Sequence, see func(string, *Node)) *Node {
 	x := Embed(s, cfg, q.IDs)
 	if q.ImageAt > 0 {
-		x = addImagePositions(s, cfg, x, q.ImageAt)
+		x = addImagesPositions(s, cfg, x, q.ImageAt, max(q.Images, 1))
 	}
 	see("embed", x)
 	if q.Positions == nil {
@@ -78,6 +79,14 @@ func addImagePositions(s graphx.Scope, cfg Config, x *Node, at int) *Node {
 		parts = append(parts, Slice(x, AxisRange(), AxisRange(at+n, l), AxisRange()))
 	}
 	return Concatenate(parts, 1)
+}
+
+// addImagesPositions is addImagePositions for images one after another, eoi and soi between them.
+func addImagesPositions(s graphx.Scope, cfg Config, x *Node, at, images int) *Node {
+	for i := range images {
+		x = addImagePositions(s, cfg, x, at+i*(cfg.NumVQTokens+2))
+	}
+	return x
 }
 
 const imagePositions = "showo.model.image_positions.weight"

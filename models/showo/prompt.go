@@ -6,8 +6,9 @@ type Row struct {
 	Labels []int32 // [L], Ignore where there is no target; nil for inference
 	Pads   int     // left pads (t2i)
 
-	task task
-	n    int // text ids before soi (t2i), ids up to eoi (mmu)
+	task  task
+	n     int // text ids before the first soi (t2i), ids up to eoi (mmu)
+	block int // ids of an image with its marks (t2i)
 }
 
 type task int
@@ -34,10 +35,13 @@ func (p Prompting) lead(text []int32) []int32 {
 }
 
 // Condition is what an image is decoded from: t2i, text, eot; at most S+1 ids, of which the last is eot.
-func (p Prompting) Condition(text []int32) []int32 {
+func (p Prompting) Condition(text []int32) []int32 { return p.condition(text, p.cfg.MaxSeqLength) }
+
+// condition cuts mark and text to most ids and adds eot.
+func (p Prompting) condition(text []int32, most int) []int32 {
 	ids := append([]int32{p.cfg.T2I()}, p.lead(text)...)
-	if len(ids) > p.cfg.MaxSeqLength {
-		ids = ids[:p.cfg.MaxSeqLength]
+	if len(ids) > most {
+		ids = ids[:most]
 	}
 	return append(ids, p.cfg.EOT())
 }
@@ -54,12 +58,19 @@ func (p Prompting) appendImage(ids, image []int32) []int32 {
 
 // T2IGen is the sequence to decode an image of the text from: pads, t2i, text, eot, soi, image, eoi.
 func (p Prompting) T2IGen(text, image []int32) Row {
-	condition := p.Condition(text)
-	s := Row{Pads: p.cfg.MaxSeqLength + 1 - len(condition), n: p.cfg.MaxSeqLength + 1, task: taskT2I}
+	return p.images(p.Condition(text), p.cfg.MaxSeqLength+1, image)
+}
+
+// images is a condition, padded on the left to width ids, and images after it.
+func (p Prompting) images(condition []int32, width int, images ...[]int32) Row {
+	s := Row{Pads: width - len(condition), n: width, block: p.cfg.NumVQTokens + 2, task: taskT2I}
 	for range s.Pads {
 		s.IDs = append(s.IDs, p.cfg.Pad())
 	}
-	s.IDs = p.appendImage(append(s.IDs, condition...), image)
+	s.IDs = append(s.IDs, condition...)
+	for _, image := range images {
+		s.IDs = p.appendImage(s.IDs, image)
+	}
 	return s
 }
 
@@ -73,13 +84,18 @@ func (p Prompting) T2I(text, image, labels []int32, drop bool) Row {
 		text = nil
 	}
 	s := p.T2IGen(text, image)
+	s.label(labels)
+	return s
+}
+
+// label makes every id its own label, but for pads and the last image, whose labels are given.
+func (s *Row) label(labels []int32) {
 	s.Labels = make([]int32, len(s.IDs))
 	copy(s.Labels, s.IDs)
 	for i := range s.Pads {
 		s.Labels[i] = Ignore
 	}
-	copy(s.Labels[s.n+1:], labels)
-	return s
+	copy(s.Labels[len(s.IDs)-1-len(labels):], labels)
 }
 
 // MMU is the training sequence of understanding: mmu, soi, image, eoi, text, eot, right pads. Targets are the text's ids.
@@ -143,8 +159,8 @@ func (s Row) Allow() []uint8 {
 
 func (s Row) may(q, k int) bool {
 	switch {
-	case s.task == taskT2I && q >= s.n:
-		return k >= s.Pads
+	case s.task == taskT2I && q >= s.n: // an image sees the text, the images before it, and itself
+		return k >= s.Pads && (k-s.n)/s.block <= (q-s.n)/s.block
 	case s.task == taskT2I:
 		return k <= q && (k < s.Pads) == (q < s.Pads)
 	case s.task == taskMMU:

@@ -9,25 +9,18 @@ import (
 	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph code reads as formulas
 )
 
-// prefixGraph takes conditions [B, P] int32 padded on the left by pads [B] int32, and returns their keys and values
-// [B, 2*layers, H, P, d]: keys of layer 0, values of layer 0, keys of layer 1, ...
-func prefixGraph(cfg Config) graphx.Func {
+// prefixGraph takes conditions [B, P] int32 padded on the left by pads [B] int32, of which the last columns are images, and
+// returns their keys and values [B, 2*layers, H, P, d]: keys of layer 0, values of layer 0, keys of layer 1, ...
+func prefixGraph(cfg Config, images int) graphx.Func {
 	return func(s graphx.Scope, in []*Node) []*Node {
 		ids, pads := in[0], in[1]
 		width := ids.Shape().Dimensions[1]
-		a := attention{cfg: cfg, mask: InsertAxes(nn.AdditiveMask(textAllow(pads, width)), 1)}
+		text := width - images*(cfg.NumVQTokens+2)
+		a := attention{cfg: cfg, mask: InsertAxes(nn.AdditiveMask(omniAllow(cfg, pads, text, images)), 1)}
 		a.turn(Iota(ids.Graph(), shapes.Make(dtypes.Int32, 1, width), 1))
-		_, layers := a.collect(s, Embed(s, cfg, ids), nil)
+		_, layers := a.collect(s, addImagesPositions(s, cfg, Embed(s, cfg, ids), text+1, images), nil)
 		return []*Node{stack(layers)}
 	}
-}
-
-// textAllow is the causal mask [B, P, P] over what pads [B] leave on the left; pads see pads.
-func textAllow(pads *Node, width int) *Node {
-	shape := shapes.Make(dtypes.Int32, pads.Shape().Dimensions[0], width, width)
-	row, col := Iota(pads.Graph(), shape, 1), Iota(pads.Graph(), shape, 2)
-	first := BroadcastToShape(InsertAxes(pads, -1, -1), shape)
-	return LogicalAnd(LessOrEqual(col, row), LogicalOr(GreaterOrEqual(col, first), LessThan(row, first)))
 }
 
 // collect runs all blocks and returns the last one's result and every layer's own keys and values.
