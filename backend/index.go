@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"imagecot/internal/fetch"
 )
 
 // defaultIndex is used unless PIP_INDEX_URL names another package index.
@@ -63,18 +65,7 @@ func newIndex() (*index, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	return &index{base: base, client: &http.Client{Transport: transport, CheckRedirect: checkRedirect}}, nil
-}
-
-// checkRedirect follows at most 10 redirects, and none from https to http.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) >= 10 {
-		return errors.New("more than 10 redirects")
-	}
-	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return errors.New("redirect from https to " + req.URL.Scheme)
-	}
-	return nil
+	return &index{base: base, client: &http.Client{Transport: transport, CheckRedirect: fetch.CheckRedirect}}, nil
 }
 
 // maxPage bounds a project's page, in bytes.
@@ -90,7 +81,7 @@ func (x *index) find(ctx context.Context, s source) (wheel, error) {
 	req.Header.Set("Accept", "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1")
 	resp, err := x.client.Do(req)
 	if err != nil {
-		return wheel{}, fmt.Errorf("backend: ask the package index for %s: %w", s.project, plain(err))
+		return wheel{}, fmt.Errorf("backend: ask the package index for %s: %w", s.project, fetch.Plain(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -98,7 +89,7 @@ func (x *index) find(ctx context.Context, s source) (wheel, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
 	if err != nil {
-		return wheel{}, fmt.Errorf("backend: read the index page of %s: %w", s.project, plain(err))
+		return wheel{}, fmt.Errorf("backend: read the index page of %s: %w", s.project, fetch.Plain(err))
 	}
 	if len(body) > maxPage {
 		return wheel{}, fmt.Errorf("backend: the index page of %s is longer than %d bytes", s.project, maxPage)
@@ -113,15 +104,6 @@ func (x *index) find(ctx context.Context, s source) (wheel, error) {
 		return wheel{}, fmt.Errorf("backend: the index page of %s: %w", s.project, err)
 	}
 	return s.choose(all)
-}
-
-// plain strips the address from an error of package http: it may hold a password.
-func plain(err error) error {
-	var e *url.Error
-	if errors.As(err, &e) {
-		return e.Err
-	}
-	return err
 }
 
 // parseJSON reads PEP 691's format. Files that were withdrawn are left out.
