@@ -45,10 +45,10 @@ func describeModel(m tiny.Model) (modelJSON, error) {
 
 func (a *app) modelsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "models", Short: "List and show the models inside this program", Args: exactArgs(0, "a subcommand"),
+		Use: "models", Short: "List and show the models inside this program, and published ones", Args: exactArgs(0, "a subcommand"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.modelsListCommand(), a.modelsShowCommand())
+	cmd.AddCommand(a.modelsListCommand(), a.modelsShowCommand(), a.modelsPresetsCommand())
 	return cmd
 }
 

@@ -16,7 +16,7 @@ func (a *app) recipeFlags(cmd *cobra.Command, r *experiment.Recipe) {
 	f.IntVarP(&r.N, "n", "n", r.N, "candidates, the paths that start")
 	a.generatorFlags(cmd, r)
 	a.strategyFlags(cmd, r)
-	f.StringVar(&r.Judge, "judge", r.Judge, "who answers: a shipped model, a folder, or openai:MODEL@URL (default: the strategy's own)")
+	f.StringVar(&r.Judge, "judge", r.Judge, "who answers: a shipped model, a preset, a folder, or openai:MODEL@URL (default: the strategy's own)")
 	f.StringVar(&r.Questions, "questions", r.Questions, "wording of the questions: "+strings.Join(questions.Names(), ", ")+" (default: the judge's own)")
 }
 
@@ -27,8 +27,8 @@ func (a *app) generatorFlags(cmd *cobra.Command, r *experiment.Recipe) {
 	f.IntVar(&r.Steps, "steps", r.Steps, "decoding steps")
 	f.Float64Var(&r.Guidance, "guidance", r.Guidance, "classifier-free guidance g: (1+g) conditional - g unconditional")
 	f.Float64Var(&r.Temperature, "temperature", r.Temperature, "temperature of re-masking (the paper: 1); 0 always keeps the most confident tokens")
-	f.StringVar(&r.Generator, "generator", r.Generator, "the generator: tiny, one of its variants (dpo, correction, ...; see imagecot models list) or a folder")
-	f.StringVar(&r.Tokenizer, "tokenizer", r.Tokenizer, "the image tokenizer: tiny or a folder (default: GENERATOR/tokenizer, or tiny)")
+	f.StringVar(&r.Generator, "generator", r.Generator, "the generator: tiny, one of its variants (dpo, correction, ...; see imagecot models list), a preset (see imagecot models presets), hf:ORG/NAME or a folder")
+	f.StringVar(&r.Tokenizer, "tokenizer", r.Tokenizer, "the image tokenizer: tiny, a preset or a folder (default: the generator's own)")
 }
 
 // strategyFlags adds the options of single strategies, and --official.
@@ -49,6 +49,7 @@ const officialTemperature = 1
 // open checks the recipe and loads its models.
 func (a *app) open(cmd *cobra.Command, r experiment.Recipe) (*experiment.Pipeline, error) {
 	r.Backend = a.backend
+	r.ApplyPreset(func(key string) bool { return cmd.Flags().Changed(key) })
 	if f := cmd.Flags().Lookup("temperature"); r.Official && f != nil && !f.Changed {
 		r.Temperature = officialTemperature
 	}

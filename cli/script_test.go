@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"imagecot/experiment/untrained"
+	"imagecot/hub/hubtest"
 )
 
 func TestMain(m *testing.M) {
@@ -19,7 +21,7 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs testdata/script/*.txtar: command lines, what they print and how they exit. `exits N CMD...` checks an
-// exit code; `untrained DIR` writes models with random weights.
+// exit code; `untrained DIR` writes models with random weights; `hub DIR` serves DIR/ORG/NAME as a hub's repositories.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -27,11 +29,13 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("IMAGECOT_BACKEND", "go")
-			fixtures, err := filepath.Abs("../ckpt/testdata")
-			env.Setenv("TORCHFILES", fixtures)
+			env.Setenv("IMAGECOT_HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("HF_HOME", filepath.Join(env.WorkDir, "hf"))
+			source, err := filepath.Abs("..")
+			env.Setenv("SOURCE", source)
 			return err
 		},
-		Cmds:      map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "untrained": writeUntrained},
+		Cmds:      map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "untrained": writeUntrained, "hub": serveHub},
 		Condition: func(name string) (bool, error) { return name == "slow" && !testing.Short(), nil },
 	})
 }
@@ -52,6 +56,15 @@ func writeUntrained(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: untrained DIR")
 	}
 	ts.Check(untrained.Write(ts.MkAbs(args[0]), 1))
+}
+
+func serveHub(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hub DIR")
+	}
+	server := httptest.NewServer(hubtest.Handler(os.DirFS(ts.MkAbs(args[0]))))
+	ts.Defer(server.Close)
+	ts.Setenv("HF_ENDPOINT", server.URL)
 }
 
 // TestInterruptKeepsWhole stops an evaluation with Ctrl-C: exit code 130, and only whole files are left.

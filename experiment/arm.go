@@ -111,7 +111,8 @@ func (p *Pipeline) parmpp(r Recipe, judge *memoJudge, words questions.Set) (cot.
 	return s, nil
 }
 
-// ownJudge is the judge that a strategy asks if none is named: the shipped one that was fine-tuned for it. A build without
+// ownJudge is the judge that a strategy asks if none is named: the shipped one that was fine-tuned for it, or for images of
+// full size the paper's. A build without
 // it falls back to the zero-shot judge, and says so.
 func (p *Pipeline) ownJudge(r Recipe) string {
 	name := r.Strategy
@@ -122,6 +123,9 @@ func (p *Pipeline) ownJudge(r Recipe) string {
 		name = "orm"
 	case name == "beam" || name == "search" || name == "threshold":
 		name = "parm"
+	}
+	if published, ok := publishedJudges[name]; ok && !p.tinyWorld() {
+		return published
 	}
 	if _, err := tiny.Open(name); !errors.Is(err, tiny.ErrMissing) {
 		return name

@@ -1,18 +1,15 @@
 package experiment
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"imagecot/bpe"
 	"imagecot/ckpt"
 	"imagecot/cot"
 	"imagecot/internal/graphx"
@@ -27,14 +24,17 @@ import (
 // ErrRefused says that a checkpoint is there but is not what it should be.
 var ErrRefused = errors.New("checkpoint refused")
 
-// ModelFolder finds a model by name: a shipped one (shipped maps "tiny" to its part), else a folder. A folder that is
-// called like a shipped model is meant by a path with a separator, ./tiny for instance.
+// ModelFolder finds a model by name: a shipped one (shipped maps "tiny" to its part), a published one in the hub's cache, else
+// a folder. A folder that is called like one of those is meant by a path with a separator, ./tiny for instance.
 func ModelFolder(name, shipped string) (fs.FS, error) {
 	if name == "tiny" {
 		return tiny.Open(shipped)
 	}
 	if slices.ContainsFunc(tiny.Models(), func(m tiny.Model) bool { return m.Name == name }) {
 		return tiny.Open(name)
+	}
+	if dir, ok, err := Published(name); ok || err != nil {
+		return os.DirFS(dir), err
 	}
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return os.DirFS(name), nil
@@ -50,37 +50,10 @@ func refuse(name string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("experiment: model %s is not complete: %w", name, err)
 	}
+	if _, ok := presetOf(name); ok && errors.Is(err, ckpt.ErrPickle) {
+		return fmt.Errorf("experiment: %w: model %s: %w: `imagecot pull --allow-pickle %s` makes a safetensors file of them", ErrRefused, name, ckpt.ErrPickle, name)
+	}
 	return fmt.Errorf("experiment: %w: model %s: %w", ErrRefused, name, err)
-}
-
-// identify is a model's name and the hash of its weights.
-func identify(name string, dir fs.FS) (string, error) {
-	f, err := dir.Open(ckpt.ModelFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		f, err = dir.Open(ckpt.IndexFile)
-	}
-	if err != nil {
-		return "", refuse(name, err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", refuse(name, err)
-	}
-	return name + " sha256:" + hex.EncodeToString(h.Sum(nil))[:16], nil
-}
-
-// textTokenizer is the folder's own, or else the one that all tiny models share.
-func textTokenizer(dir fs.FS) (*bpe.Tokenizer, error) {
-	t, err := bpe.OpenFS(dir)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return t, err
-	}
-	text, err := tiny.TextTokenizer()
-	if err != nil {
-		return nil, err
-	}
-	return bpe.Load(text)
 }
 
 // openGenerator loads generator, image tokenizer and text tokenizer.
@@ -102,18 +75,27 @@ func (p *Pipeline) openGenerator() error {
 	if err != nil {
 		return refuse(name, err)
 	}
+	if p.side, err = checkResolution(name, cfg, images.Config()); err != nil {
+		return refuse(name, err)
+	}
 	if cfg.CodebookSize != images.Config().Codes() {
 		return refuse(name, fmt.Errorf("the generator has %d codes, the image tokenizer %d", cfg.CodebookSize, images.Config().Codes()))
 	}
-	words, err := textTokenizer(dir)
+	words, err := textTokenizer(name, dir)
 	if err != nil {
 		return refuse(name, err)
+	}
+	if words.VocabSize() > cfg.LLMVocabSize {
+		return refuse(name, fmt.Errorf("the text tokenizer has %d tokens, config.json says %d", words.VocabSize(), cfg.LLMVocabSize))
 	}
 	f, err := ckpt.OpenModelFS(dir, ".")
 	if err != nil {
 		return refuse(name, err)
 	}
 	defer f.Close()
+	if err := showo.CheckFile(cfg, f); err != nil {
+		return refuse(name, err)
+	}
 	weights, err := f.Tensors()
 	if err != nil {
 		return refuse(name, err)
@@ -145,6 +127,9 @@ func (p *Pipeline) openTokenizer(generator string, dir fs.FS) (*magvit.Tokenizer
 		if info, err := fs.Stat(dir, "tokenizer"); err == nil && info.IsDir() {
 			name = filepath.Join(generator, "tokenizer")
 		}
+		if published, ok := presetOf(generator); ok && published.Tokenizer != "" {
+			name = published.Tokenizer
+		}
 	}
 	folder, err := ModelFolder(name, "tokenizer")
 	if err != nil {
@@ -154,13 +139,25 @@ func (p *Pipeline) openTokenizer(generator string, dir fs.FS) (*magvit.Tokenizer
 	if err != nil {
 		return nil, refuse(name, err)
 	}
-	p.side = t.Config().Encoder.Resolution
 	p.Models["tokenizer"], err = identify(name, folder)
 	return t, err
 }
 
 // selfJudge is the name of the generator as judge of its own images.
 const selfJudge = "self"
+
+// checkResolution returns the side of the generator's images in pixels, and compares it with what the preset promises.
+func checkResolution(name string, cfg showo.Config, images magvit.Config) (int, error) {
+	grid := int(math.Round(math.Sqrt(float64(cfg.NumVQTokens))))
+	side := grid * images.Factor()
+	switch p, ok := presetOf(name); {
+	case grid*grid != cfg.NumVQTokens:
+		return 0, fmt.Errorf("num_vq_tokens %d is no square grid", cfg.NumVQTokens)
+	case ok && p.Resolution != 0 && p.Resolution != side:
+		return 0, fmt.Errorf("num_vq_tokens %d are a %d-pixel checkpoint, want one of %d pixels", cfg.NumVQTokens, side, p.Resolution)
+	}
+	return side, nil
+}
 
 // openJudge loads a judge by name and says which wording it understands and what it is.
 func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err error) {
@@ -189,7 +186,7 @@ func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err er
 	if err != nil {
 		return nil, "", "", err
 	}
-	tok, err := textTokenizer(dir)
+	tok, err := textTokenizer(name, dir)
 	if err != nil {
 		return nil, "", "", refuse(name, err)
 	}
@@ -200,6 +197,9 @@ func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err er
 	words = "paper"
 	if local.Model().Config().Vision.ImageSize == world.Side {
 		words = "tiny"
+	}
+	if published, ok := presetOf(name); ok && published.Questions != "" {
+		words = published.Questions
 	}
 	if id, err = identify(name, dir); err != nil {
 		return nil, "", "", err

@@ -45,18 +45,32 @@ func Size(n int64) string {
 // Dir is the folder of the preset's files in the cache. If a file is missing the error is a *MissingError.
 func (p Preset) Dir(h *hub.Hub) (string, error) {
 	dir, err := p.place(h)
-	if errors.Is(err, hub.ErrAbsent) {
-		return "", &MissingError{p.Name, p.Bytes, "nothing in " + h.Cache}
+	if err != nil && !errors.Is(err, hub.ErrAbsent) {
+		return "", err
 	}
+	missing := ""
+	if err != nil {
+		missing = "nothing in " + h.Cache
+	}
+	for _, pattern := range p.required() {
+		if found, err := filepath.Glob(filepath.Join(dir, pattern)); missing == "" && (err != nil || len(found) == 0) {
+			missing = "no " + pattern + " in " + dir
+		}
+	}
+	if missing == "" {
+		return dir, nil
+	}
+	size := p.Bytes
+	needs, err := p.Needs()
 	if err != nil {
 		return "", err
 	}
-	for _, pattern := range p.required() {
-		if found, err := filepath.Glob(filepath.Join(dir, pattern)); err != nil || len(found) == 0 {
-			return "", &MissingError{p.Name, p.Bytes, "no " + pattern + " in " + dir}
+	for _, n := range needs {
+		if _, err := n.Dir(h); err != nil {
+			size += n.Bytes
 		}
 	}
-	return dir, nil
+	return "", &MissingError{p.Name, size, missing}
 }
 
 // place is where the preset's files lie or would lie.

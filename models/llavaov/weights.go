@@ -123,12 +123,18 @@ func (t shapeTable) decoder(c TextConfig) {
 	}
 }
 
-// LoadWeights reads a checkpoint in any naming scheme under canonical names. Every weight of Shapes must be there in
-// its shape, nothing unknown may be, and no two tensors may be the same weight; the error names the first few faults
-// and guesses at the cause. A head is taken if the file holds one; without one config.json must not deny tying.
-func LoadWeights(c Config, f *ckpt.File) (*graphx.Weights, error) {
+// CheckFile holds names and shapes of a checkpoint in any naming scheme against the architecture, before anything of it is
+// loaded. Every weight of Shapes must be there in its shape, nothing unknown may be, and no two tensors may be the same
+// weight; the error names the first few faults and guesses at the cause.
+func CheckFile(c Config, f *ckpt.File) error {
+	_, err := match(c, f)
+	return err
+}
+
+// match returns the file's name of every weight, by its canonical name.
+func match(c Config, f *ckpt.File) (from map[string]string, err error) {
 	shapes := Shapes(c)
-	from := map[string]string{} // canonical -> name in the file
+	from = map[string]string{}
 	var faults []string
 	for _, name := range f.Names() {
 		canonical := Canonical(name)
@@ -159,7 +165,17 @@ func LoadWeights(c Config, f *ckpt.File) (*graphx.Weights, error) {
 		faults = append(faults, fmt.Sprintf("%q is missing and config.json says tie_word_embeddings false", headName))
 	}
 	if len(faults) > 0 {
-		return nil, faultError(faults, guess(from, f))
+		return nil, faultError(faults, guess(c, from, f))
+	}
+	return from, nil
+}
+
+// LoadWeights reads a checkpoint in any naming scheme under canonical names, after CheckFile. A head is taken if the file
+// holds one; without one config.json must not deny tying.
+func LoadWeights(c Config, f *ckpt.File) (*graphx.Weights, error) {
+	from, err := match(c, f)
+	if err != nil {
+		return nil, err
 	}
 	out := make(map[string]*tensors.Tensor, len(from))
 	for canonical, name := range from {
@@ -190,13 +206,16 @@ func faultError(faults []string, guess string) error {
 }
 
 // guess says what a wrong checkpoint may be.
-func guess(from map[string]string, f *ckpt.File) string {
+func guess(c Config, from map[string]string, f *ckpt.File) string {
 	has := func(prefix string) bool {
 		return slices.ContainsFunc(slices.Collect(maps.Keys(from)), func(n string) bool { return strings.HasPrefix(n, prefix) })
 	}
 	for _, name := range f.Names() {
-		if strings.Contains(name, "lora_") {
+		switch {
+		case strings.Contains(name, "lora_"):
 			return " (a LoRA adapter? merge it into its base first)"
+		case strings.Contains(name, "class_embedding") || strings.Contains(name, "pre_layrnorm"):
+			return " (a CLIP tower where SigLIP is expected?)"
 		}
 	}
 	switch {
@@ -206,6 +225,17 @@ func guess(from map[string]string, f *ckpt.File) string {
 		return " (a vision tower alone?)"
 	case !has(towerPrefix):
 		return " (a language model without its vision tower?)"
+	}
+	shape := func(canonical string) []int {
+		info, _ := f.Info(from[canonical])
+		return info.Shape
+	}
+	if s := shape(towerPrefix + "embeddings.position_embedding.weight"); len(s) == 2 && s[1] == c.Vision.HiddenSize && s[0] != c.Vision.Grid()*c.Vision.Grid() {
+		side := int(math.Round(math.Sqrt(float64(s[0]))))
+		return fmt.Sprintf(" (a tower for images of about %d pixels where %d are expected?)", side*c.Vision.PatchSize, c.Vision.ImageSize)
+	}
+	if s := shape(embedName); len(s) == 2 && s[1] != c.Text.HiddenSize {
+		return fmt.Sprintf(" (a decoder of width %d, config.json says %d: LLaVA-OneVision of another size?)", s[1], c.Text.HiddenSize)
 	}
 	return " (does config.json belong to this checkpoint?)"
 }

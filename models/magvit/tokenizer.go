@@ -59,6 +59,9 @@ func New(be compute.Backend, cfg Config, w *graphx.Weights, o Options) (*Tokeniz
 
 // Load makes a tokenizer of an open checkpoint, which may be closed afterwards.
 func Load(be compute.Backend, cfg Config, f *ckpt.File, o Options) (*Tokenizer, error) {
+	if err := CheckFile(cfg, f); err != nil {
+		return nil, err
+	}
 	t, err := f.Tensors()
 	if err != nil {
 		return nil, fmt.Errorf("magvit: %w", err)

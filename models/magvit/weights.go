@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"imagecot/ckpt"
 	"imagecot/internal/graphx"
 
 	"github.com/gomlx/compute/dtypes"
@@ -98,35 +99,50 @@ const (
 )
 
 // Check compares the weights with the architecture: every tensor of Shapes must be there in its shape, and nothing
-// else but the codebook, whose values are checked. The error names the first few that differ.
+// else but the codebook, whose values are checked. The error names the first few that differ and guesses at the cause.
 func Check(cfg Config, w *graphx.Weights) error {
-	shapes := Shapes(cfg)
-	var faults []string
-	for _, name := range slices.Sorted(maps.Keys(shapes)) {
-		if t := w.Get(name); t == nil {
-			faults = append(faults, fmt.Sprintf("%q is missing", name))
-		} else if got := t.Shape().Dimensions; !slices.Equal(got, shapes[name]) {
-			faults = append(faults, fmt.Sprintf("%q has shape %v, want %v", name, got, shapes[name]))
-		}
-	}
+	have := map[string][]int{}
 	for _, name := range w.Names() {
-		if _, ok := shapes[name]; ok {
-			continue
-		}
-		if name != embeddingName && name != powersName {
-			faults = append(faults, fmt.Sprintf("%q is not used", name))
-		} else if err := checkCodebook(cfg, name, w.Get(name)); err != nil {
-			faults = append(faults, fmt.Sprintf("%q: %v", name, err))
+		have[name] = w.Get(name).Shape().Dimensions
+	}
+	if err := compare(cfg, have); err != nil {
+		return err
+	}
+	for _, name := range []string{embeddingName, powersName} {
+		if t := w.Get(name); t != nil {
+			if err := checkCodebook(cfg, name, t); err != nil {
+				return fmt.Errorf("magvit: weights: %q: %w", name, err)
+			}
 		}
 	}
-	const shown = 5
-	switch {
-	case len(faults) == 0:
+	return nil
+}
+
+// CheckFile is Check for names and shapes of an open checkpoint, before anything of it is loaded.
+func CheckFile(cfg Config, f *ckpt.File) error { return compare(cfg, f.Shapes()) }
+
+func compare(cfg Config, have map[string][]int) error {
+	want := Shapes(cfg)
+	for name, shape := range map[string][]int{embeddingName: {cfg.Codes(), cfg.CodebookDim}, powersName: {cfg.CodebookDim}} {
+		if have[name] != nil {
+			want[name] = shape
+		}
+	}
+	f := ckpt.Compare("magvit", have, want)
+	if f == nil {
 		return nil
-	case len(faults) > shown:
-		return fmt.Errorf("magvit: weights: %s and %d more", strings.Join(faults[:shown], ", "), len(faults)-shown)
 	}
-	return fmt.Errorf("magvit: weights: %s", strings.Join(faults, ", "))
+	switch {
+	case f.Unknown("showo."):
+		f.Guess = "the weights of the generator"
+	case f.Unknown("loss.") || f.Unknown("discriminator"):
+		f.Guess = "a training checkpoint with its discriminator"
+	case f.Unknown("quantize.embedding.weight"):
+		f.Guess = "a VQGAN, which looks its codes up"
+	default:
+		f.Guess = "does config.json belong to these weights"
+	}
+	return f
 }
 
 // checkCodebook compares a codebook tensor with what the quantiser computes.

@@ -3,10 +3,8 @@ package showo
 import (
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
-	"slices"
 	"strings"
 
 	"imagecot/ckpt"
@@ -43,30 +41,53 @@ func Shapes(cfg Config) map[string][]int {
 }
 
 // Check compares weights with the architecture: every tensor of Shapes must be there in its shape, and nothing else.
-// The error names the first few that differ.
+// The error is a *ckpt.Mismatch, which names the first few that differ and guesses at the cause.
 func Check(cfg Config, w *graphx.Weights) error {
-	shapes := Shapes(cfg)
-	var faults []string
-	for _, name := range slices.Sorted(maps.Keys(shapes)) {
-		if t := w.Get(name); t == nil {
-			faults = append(faults, fmt.Sprintf("%q is missing", name))
-		} else if got := t.Shape().Dimensions; !slices.Equal(got, shapes[name]) {
-			faults = append(faults, fmt.Sprintf("%q has shape %v, want %v", name, got, shapes[name]))
-		}
-	}
+	have := map[string][]int{}
 	for _, name := range w.Names() {
-		if _, ok := shapes[name]; !ok {
-			faults = append(faults, fmt.Sprintf("%q is not used", name))
+		have[name] = w.Get(name).Shape().Dimensions
+	}
+	return compare(cfg, have)
+}
+
+// CheckFile is Check for an open checkpoint, before anything of it is loaded.
+func CheckFile(cfg Config, f *ckpt.File) error { return compare(cfg, f.Shapes()) }
+
+func compare(cfg Config, have map[string][]int) error {
+	faults := ckpt.Compare("showo", have, Shapes(cfg))
+	if faults == nil {
+		return nil
+	}
+	faults.Guess = guess(cfg, faults)
+	return faults
+}
+
+// guess says what a wrong checkpoint may be.
+func guess(cfg Config, f *ckpt.Mismatch) string {
+	whole := len(f.Missing) == 0
+	switch {
+	case whole && f.Unknown("mm_projector."):
+		return "a w-clip-vit checkpoint, which understands images through CLIP; take showlab/show-o"
+	case f.Unknown("lora_"):
+		return "a LoRA adapter; merge it into its base first"
+	case f.Unknown("module.showo."):
+		return "saved from a wrapped model: all names begin with module."
+	case f.Unknown("diffusion_head") || f.Unknown("und_trans") || f.Unknown("fusion_proj"):
+		return "a Show-o2 checkpoint, another architecture"
+	case f.Unknown("encoder.conv_in."):
+		return "the weights of an image tokenizer"
+	case f.Unknown("model.layers.") && !f.Unknown("showo."):
+		return "a language model alone"
+	}
+	for _, m := range f.Misshapen {
+		switch {
+		case m.Name == imagePositions:
+			return fmt.Sprintf("an image of %d tokens where config.json says %d", m.Got[0], cfg.NumVQTokens)
+		case strings.HasPrefix(m.Name, "showo.lm_head.") || strings.HasSuffix(m.Name, "embed_tokens.weight") && len(m.Got) == 2 && m.Got[1] == m.Want[1]:
+			return fmt.Sprintf("a vocabulary of %d where config.json says %d", m.Got[0], cfg.VocabSize)
 		}
 	}
-	const shown = 5
-	switch {
-	case len(faults) == 0:
-		return nil
-	case len(faults) > shown:
-		return fmt.Errorf("showo: weights: %s and %d more", strings.Join(faults[:shown], ", "), len(faults)-shown)
-	}
-	return fmt.Errorf("showo: weights: %s", strings.Join(faults, ", "))
+	return "does config.json belong to these weights"
 }
 
 // OpenFS reads a model folder of a file system, for example an embedded one: config.json, and model.safetensors (or its
@@ -85,12 +106,14 @@ func OpenFS(fsys fs.FS, dir string) (Config, *graphx.Weights, error) {
 		return Config{}, nil, fmt.Errorf("showo: %w", err)
 	}
 	defer f.Close()
+	if err := CheckFile(cfg, f); err != nil {
+		return cfg, nil, err
+	}
 	t, err := f.Tensors()
 	if err != nil {
 		return Config{}, nil, fmt.Errorf("showo: %w", err)
 	}
-	w := graphx.NewWeights(t)
-	return cfg, w, Check(cfg, w)
+	return cfg, graphx.NewWeights(t), nil
 }
 
 // Open is OpenFS for a folder on disk.
