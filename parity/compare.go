@@ -15,16 +15,21 @@ import (
 )
 
 // tolerance of one output: |got - want| <= atol + rtol |want|. Both are 0 for "exact". Up to the share loose of the
-// values may instead differ by at most step.
+// values may instead differ by at most step, or up to perMask values of each mask (the last two axes) by anything.
 type tolerance struct {
 	Atol float64 `json:"atol"`
 	Rtol float64 `json:"rtol"`
 
 	step, loose float64
+	perMask     int
 }
 
 func (t tolerance) String() string {
 	switch {
+	case t.perMask > 0:
+		return fmt.Sprintf("%d pixels a mask", t.perMask)
+	case t.loose > 0 && math.IsInf(t.step, 1):
+		return fmt.Sprintf("%g %% of the values", 100*t.loose)
 	case t.loose > 0:
 		return fmt.Sprintf("%g for %g %% of the values", t.step, 100*t.loose)
 	case t.Atol == 0 && t.Rtol == 0:
@@ -60,7 +65,12 @@ func parseTolerances(raw json.RawMessage) (tolerances, error) {
 	return out, nil
 }
 
-var looseWords = regexp.MustCompile(`difference of ([0-9.]+) in at most ([0-9.]+) % of the values`)
+// The ways in which a tolerance is given in words.
+var (
+	looseWords = regexp.MustCompile(`difference of ([0-9.]+) in at most ([0-9.]+) % of the values`)
+	shareWords = regexp.MustCompile(`at most ([0-9.]+) % of the (?:pixels|values) may differ`)
+	maskWords  = regexp.MustCompile(`at most ([0-9]+) pixels? a mask may differ`)
+)
 
 func parseTolerance(raw json.RawMessage) (t tolerance, err error) {
 	var words string
@@ -76,6 +86,16 @@ func parseTolerance(raw json.RawMessage) (t tolerance, err error) {
 		}
 		t.loose, err = strconv.ParseFloat(m[2], 64)
 		t.loose /= 100
+		return t, err
+	}
+	if m := shareWords.FindStringSubmatch(words); m != nil {
+		t.step = math.Inf(1)
+		t.loose, err = strconv.ParseFloat(m[1], 64)
+		t.loose /= 100
+		return t, err
+	}
+	if m := maskWords.FindStringSubmatch(words); m != nil {
+		t.perMask, err = strconv.Atoi(m[1])
 		return t, err
 	}
 	if words != "exact" {
@@ -108,6 +128,9 @@ func (all tolerances) of(name string) tolerance {
 	}
 	return tolerance{}
 }
+
+// hasTolerance reports whether the case says how close an intermediate result should come.
+func (c *Case) hasTolerance(name string) bool { return c.tolerance.of(name) != tolerance{} }
 
 // Compare compares a computed output with the tensor of that full name (out.x or mid.x) in io.safetensors. got is a
 // number, a flat row-major slice of numbers or bools, or an engine tensor. It returns whether this comparison is within
@@ -170,6 +193,8 @@ func (c *Case) compare(name string, got, want []float64) bool {
 	o := c.result(name)
 	o.Values += len(want)
 	first, outside, beyondStep := -1, 0, 0
+	perMask := map[int]int{}
+	mask := c.maskSize(name)
 	for i, w := range want {
 		g := got[i]
 		if g == w || math.IsNaN(g) && math.IsNaN(w) {
@@ -187,6 +212,7 @@ func (c *Case) compare(name string, got, want []float64) bool {
 			continue
 		}
 		outside++
+		perMask[i/mask]++
 		if d > t.step {
 			beyondStep++
 		}
@@ -194,10 +220,23 @@ func (c *Case) compare(name string, got, want []float64) bool {
 			first = i
 		}
 	}
-	if outside == 0 || t.loose > 0 && beyondStep == 0 && float64(outside) <= t.loose*float64(len(want)) {
+	worst := 0
+	for _, n := range perMask {
+		worst = max(worst, n)
+	}
+	if worst <= t.perMask || t.loose > 0 && beyondStep == 0 && float64(outside) <= t.loose*float64(len(want)) {
 		return true
 	}
 	return o.differs(outside, fmt.Sprintf("%d of %d values, first at %d: %v, want %v", outside, len(want), first, got[first], want[first]))
+}
+
+// maskSize is the number of values of the last two axes of an expected output.
+func (c *Case) maskSize(name string) int {
+	n, shape := 1, c.Shape(name)
+	for _, d := range shape[max(0, len(shape)-2):] {
+		n *= max(d, 1)
+	}
+	return n
 }
 
 // fail records that an output could not be compared.

@@ -84,7 +84,7 @@ func addBias(s graphx.Scope, y *Node) *Node {
 // patchConv is the convolution as one matrix product over the patch of kh*kw*in values that each result sees.
 func patchConv(s graphx.Scope, x, w *Node, stride int, pad [4]int) *Node {
 	kh, kw := w.Shape().Dimensions[2], w.Shape().Dimensions[3]
-	x = padZeros(padZeros(x, 1, pad[0], pad[1]), 2, pad[2], pad[3])
+	x = PadZeros(PadZeros(x, 1, pad[0], pad[1]), 2, pad[2], pad[3])
 	d := x.Shape().Dimensions
 	h, wd := (d[1]-kh)/stride+1, (d[2]-kw)/stride+1
 	var taps []*Node
@@ -98,8 +98,8 @@ func patchConv(s graphx.Scope, x, w *Node, stride int, pad [4]int) *Node {
 	return MatMulT(s, Concatenate(taps, -1), kernel)
 }
 
-// padZeros puts zeros before and after x along an axis. Unlike Pad it has a gradient.
-func padZeros(x *Node, axis, before, after int) *Node {
+// PadZeros puts zeros before and after x along an axis. Unlike Pad it has a gradient.
+func PadZeros(x *Node, axis, before, after int) *Node {
 	zeros := func(n int) *Node {
 		d := append([]int{}, x.Shape().Dimensions...)
 		d[axis] = n
