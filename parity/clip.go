@@ -128,7 +128,11 @@ func genevalCrops(c *Case) error {
 				return err
 			}
 		}
-		options, err := cropOptions(item.Options)
+		var given []string
+		for key, value := range item.Options {
+			given = append(given, key+"="+value)
+		}
+		_, options, err := geneval.ParseOptions(given)
 		if err != nil {
 			return err
 		}
@@ -147,24 +151,6 @@ func genevalCrops(c *Case) error {
 		c.Compare(name("out.pixel_values"), planes(clip.AppendPixels(nil, square)))
 	}
 	return nil
-}
-
-func cropOptions(given map[string]string) (geneval.CropOptions, error) {
-	o := geneval.DefaultCropOptions()
-	for key, value := range given {
-		switch key {
-		case "bgcolor":
-			var err error
-			if o.Background, err = geneval.ParseBackground(value); err != nil {
-				return o, err
-			}
-		case "crop":
-			o.Whole = value != "1"
-		default:
-			return o, fmt.Errorf("option %q is not known", key)
-		}
-	}
-	return o, nil
 }
 
 // caseImage is a u8 tensor [h, w, 3] as a picture.
