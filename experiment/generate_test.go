@@ -12,13 +12,14 @@ import (
 	"imagecot/cot"
 	"imagecot/internal/imgio"
 	"imagecot/report"
+	"imagecot/world"
 )
 
 // toyPipeline has the toy generator and a light meter in the place of every shipped judge.
 func toyPipeline(strategy string) *Pipeline {
 	r := Default()
 	r.Strategy, r.N = strategy, 3
-	p := &Pipeline{Recipe: r, Generator: &toy{}, Models: map[string]string{"generator": "toy"}, judges: map[string]openedJudge{}, note: quiet, told: map[string]bool{}}
+	p := &Pipeline{Recipe: r, Generator: &toy{}, Models: map[string]string{"generator": "toy"}, judges: map[string]openedJudge{}, note: quiet, told: map[string]bool{}, side: world.Side}
 	for _, name := range []string{"orm", "prm", "parm", "parmpp", "judge", "self"} {
 		p.judges[name] = openedJudge{newMemoJudge(&lightMeter{}), "paper", name == "self"}
 	}
@@ -133,11 +134,13 @@ func checkTexts(t *testing.T, png []byte) {
 
 func TestArms(t *testing.T) {
 	p := toyPipeline("orm")
+	p.side = 256
 	for spec, want := range map[string]string{"best": "unknown strategy", "oracle": "tiny world only"} {
 		if _, err := p.Arm(spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", spec, err, want)
 		}
 	}
+	p.side = world.Side
 	a, err := p.Arm("orm@prm")
 	if err != nil || a.judge != p.judges["prm"].memoJudge || !a.WholePaths {
 		t.Errorf("orm@prm: %+v, error %v", a, err)
@@ -165,6 +168,13 @@ func TestArms(t *testing.T) {
 			t.Errorf("%+v asks %s, want %s", r, got, name)
 		}
 	}
+	p.side = 256
+	for strategy, want := range map[string]string{"orm": "cot-orm", "prm": "llava-onevision-7b", "parm": "cot-parm", "search": "cot-parm"} {
+		if got := p.ownJudge(Recipe{Strategy: strategy}); got != want {
+			t.Errorf("%s at full size asks %s, want %s", strategy, got, want)
+		}
+	}
+	p.side = world.Side
 	p.Recipe.Questions = "rude"
 	if _, err := p.Arm("orm"); err == nil || !strings.Contains(err.Error(), "rude") {
 		t.Errorf("unknown wording: error %v", err)

@@ -204,7 +204,7 @@ type body struct {
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		if cause := context.Cause(b.ctx); cause != nil {
 			err = cause
 		}
@@ -291,7 +291,7 @@ func copyAt(ctx context.Context, out io.WriterAt, at int64, r io.Reader, report 
 			report(done)
 		}
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return done, nil
 		case err != nil:
 			return done, err
