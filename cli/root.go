@@ -77,7 +77,7 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.backend, "backend", envOr("IMAGECOT_BACKEND", "auto"), "engine: auto, go, xla or the path of a PJRT plugin")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no notes on standard error")
 	root.AddCommand(
-		a.generateCommand(), a.evalCommand(), a.scoreCommand(), a.compareCommand(),
+		a.generateCommand(), a.evalCommand(), a.scoreCommand(), a.compareCommand(), a.reproduceCommand(),
 		a.trainCommand(), a.curateCommand(), a.worldCommand(),
 		a.backendCommand(), a.doctorCommand(), a.modelsCommand(), a.inspectCommand(), a.pullCommand(), a.convertCommand(), a.parityCommand(), a.versionCommand(),
 	)

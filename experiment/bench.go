@@ -38,8 +38,12 @@ func OpenBench(ctx context.Context, r Recipe, models map[string]string, generato
 	if err != nil {
 		return Bench{}, absent(err)
 	}
+	if !p.tinyWorld() {
+		p.Close()
+		return Bench{}, fmt.Errorf("experiment: GenEval's detector for images of %d pixels is %w from this build", p.side, ErrAbsent)
+	}
 	return Bench{
-		Generator: p.Generator, Identity: p.Models["generator"] + ", " + p.Models["tokenizer"], Evaluate: p.Evaluate, Close: p.Close,
+		Generator: p.Generator, Identity: p.Models["generator"] + ", " + p.Models["tokenizer"] + ", " + p.Engine, Evaluate: p.Evaluate, Close: p.Close,
 		Arm: func(strategy string) (Arm, string, error) {
 			name, judge, own := strings.Cut(strategy, "@")
 			if !slices.Contains(Strategies(), name) {

@@ -36,7 +36,7 @@ type Reproduction struct {
 // Bench is a generator that was opened, and what can be tested on it.
 type Bench struct {
 	Generator cot.Generator
-	Identity  string // name and hash of generator and image tokenizer
+	Identity  string // name and hash of generator and image tokenizer, and the engine
 	// Arm makes a strategy, and names its judge with its hash. An error that is ErrAbsent leaves a row out.
 	Arm      func(strategy string) (Arm, string, error)
 	Evaluate Evaluate

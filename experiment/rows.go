@@ -108,6 +108,40 @@ func ReadTables(dir fs.FS, names []string) ([]PaperTable, error) {
 	return out, nil
 }
 
+// LimitN cuts every row to at most n paths, for a quick look.
+func LimitN(list []PaperTable, n int) {
+	for _, t := range list {
+		for i := range t.Rows {
+			r := &t.Rows[i]
+			r.N = min(r.N, n)
+			for k := range r.Ns {
+				r.Ns[k] = min(r.Ns[k], n)
+			}
+			r.Ns = slices.Compact(r.Ns)
+		}
+	}
+}
+
+// WithBaselines picks tables by name and adds, as tables of one row, the baselines that lie in others.
+func WithBaselines(all []PaperTable, names []string) []PaperTable {
+	var out []PaperTable
+	var wanted []string
+	for _, t := range all {
+		if slices.Contains(names, t.Name) {
+			out = append(out, t)
+			wanted = append(wanted, t.Baseline)
+		}
+	}
+	for _, t := range all {
+		for _, r := range t.Rows {
+			if !slices.Contains(names, t.Name) && slices.Contains(wanted, r.ID()) {
+				out = append(out, PaperTable{Name: t.Name, Rows: []TableRow{r}})
+			}
+		}
+	}
+	return out
+}
+
 func (r TableRow) check(curve bool) error {
 	switch {
 	case r.Title == "":

@@ -1,0 +1,279 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"imagecot/experiment"
+	"imagecot/experiment/tables"
+	"imagecot/geneval"
+	"imagecot/recipes"
+	"imagecot/tiny"
+	"imagecot/world"
+)
+
+// reproduceFlags are what the command was called with.
+type reproduceFlags struct {
+	names   []string
+	scale   string
+	prompts int
+	n       int
+	workers int
+	out     string
+	train   bool
+	models  string
+	seed    uint64
+	seeded  bool // --seed was given
+	format  string
+	json    bool
+}
+
+func (a *app) reproduceCommand() *cobra.Command {
+	var f reproduceFlags
+	cmd := &cobra.Command{
+		Use: "reproduce [TABLE...]", Short: "Measure the paper's tables and figures, and give its claims a verdict",
+		Long: "TABLE is " + strings.Join(experiment.TableNames(), ", ") + " or all (the default). Each row is a recipe: a generator, a strategy with its\n" +
+			"judge, N. Paths are decoded once a generator and shared by all rows. Writes tables (Markdown, HTML, CSV, JSON), curves, score\n" +
+			"against cost, a gallery and the claims to --out, with intervals, costs and the paper's numbers. Finished work is kept there;\n" +
+			"a run that was stopped goes on where it was and ends with the same results.\n\n" +
+			"Exit code 0: every row was measured (rows that this world cannot have are printed with the paper's numbers). 3: rows whose\n" +
+			"model is not in this build are listed with the command that trains it. 4: there was nothing to measure with.",
+		Example:   "  imagecot reproduce table1 --prompts 24\n  imagecot reproduce all --out out/reproduce",
+		ValidArgs: append(experiment.TableNames(), "all"),
+		Args:      tableArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.names, f.seeded = args, cmd.Flags().Changed("seed")
+			return a.reproduce(cmd.Context(), f)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.scale, "scale", "tiny", "tiny (shipped checkpoints), full (Show-o and LLaVA-OneVision 7B) or a file like recipes/tiny/tables/scale.yaml")
+	flags.IntVar(&f.prompts, "prompts", 0, "use about this many of the test prompts, tasks in proportion (0 = all)")
+	flags.IntVarP(&f.n, "n", "n", 0, "cut N to at most this many paths (0 = the paper's 20)")
+	flags.IntVarP(&f.workers, "jobs", "j", 1, "prompts at a time; results do not depend on it")
+	flags.StringVarP(&f.out, "out", "o", "out/reproduce", "folder to write to")
+	flags.BoolVar(&f.train, "train", false, "train every model from nothing first, in the output folder")
+	flags.StringVar(&f.models, "models", "checkpoints", "folder below which a scale's own checkpoints lie")
+	flags.Uint64Var(&f.seed, "seed", 1, "run seed; the same seed gives the same results")
+	flags.StringVar(&f.format, "format", "text", "table format on standard output: text, markdown, csv, html")
+	flags.BoolVar(&f.json, "json", false, "one JSON object")
+	return cmd
+}
+
+func tableArgs(_ *cobra.Command, args []string) error {
+	for _, name := range args {
+		if name != "all" && !slices.Contains(experiment.TableNames(), name) {
+			return usage("tables are "+strings.Join(experiment.TableNames(), ", ")+", all", "there is no table %q", name)
+		}
+	}
+	return nil
+}
+
+// reproduce trains if asked to, measures, writes and prints.
+func (a *app) reproduce(ctx context.Context, f reproduceFlags) error {
+	if f.workers < 1 || f.prompts < 0 || f.n < 0 {
+		return usage("", "--jobs is %d, --prompts %d and --n %d; want at least 1, 0 and 0", f.workers, f.prompts, f.n)
+	}
+	scale, err := readScale(f)
+	if err != nil {
+		return err
+	}
+	all, names, err := readTables(f, scale.N)
+	if err != nil {
+		return err
+	}
+	models, err := a.reproduceModels(f, scale)
+	if err != nil {
+		return err
+	}
+	if err := writable(f.out); err != nil {
+		return err
+	}
+	if f.train {
+		if err := a.trainAll(ctx, scale.Train, f.out); err != nil {
+			return err
+		}
+	}
+	prompts := world.TestPrompts()
+	if scale.Prompts == "official" {
+		prompts = geneval.Official()
+	}
+	recipe := scale.Recipe()
+	recipe.Backend = a.backend
+	progress := map[string]func(done, total int){}
+	m, err := experiment.Reproduction{
+		Recipe: recipe, Tables: experiment.WithBaselines(all, names), Prompts: limitPrompts(prompts, f.prompts), Dir: f.out, Workers: f.workers,
+		Open: func(ctx context.Context, generator string) (experiment.Bench, error) {
+			return experiment.OpenBench(ctx, recipe, models, generator, a.note)
+		},
+		Progress: func(generator string, done, total int) {
+			if progress[generator] == nil {
+				progress[generator] = a.progress("rows of prompts, generator " + generator)
+			}
+			progress[generator](done, total)
+		},
+	}.Run(ctx)
+	if err != nil {
+		return err
+	}
+	res, err := tables.Collect(all, names, m, f.command(), recipe)
+	if err != nil {
+		return err
+	}
+	if err := res.Write(f.out); err != nil {
+		return err
+	}
+	a.note("%s", filepath.Join(f.out, "index.html"))
+	if err := a.printResults(res, f); err != nil {
+		return err
+	}
+	return partial(res)
+}
+
+// readScale reads how rows are measured: a scale by name, or a file like scale.yaml.
+func readScale(f reproduceFlags) (experiment.Scale, error) {
+	var dir fs.FS = recipes.Files
+	file, ok := map[string]string{"tiny": "tiny/tables/scale.yaml", "full": "full/scale.yaml"}[f.scale]
+	if !ok {
+		if filepath.Ext(f.scale) != ".yaml" {
+			return experiment.Scale{}, usage("scales are tiny, full, or a file like recipes/tiny/tables/scale.yaml", "there is no scale %q", f.scale)
+		}
+		dir, file = os.DirFS(filepath.Dir(f.scale)), filepath.Base(f.scale)
+	}
+	scale, err := experiment.ReadScale(dir, file)
+	if f.n > 0 {
+		scale.N = f.n
+	}
+	if f.seeded {
+		scale.Seed = f.seed
+	}
+	return scale, err
+}
+
+// readTables reads all tables of the paper, cut to N, and the names of those that were asked for. The rows of all scales
+// are the same.
+func readTables(f reproduceFlags, n int) (all []experiment.PaperTable, names []string, err error) {
+	dir, err := fs.Sub(recipes.Files, "tiny/tables")
+	if err != nil {
+		return nil, nil, fmt.Errorf("cli: recipes: %w", err)
+	}
+	if all, err = experiment.ReadTables(dir, experiment.TableNames()); err != nil {
+		return nil, nil, err
+	}
+	experiment.LimitN(all, n)
+	if names = f.names; len(names) == 0 || slices.Contains(names, "all") {
+		names = experiment.TableNames()
+	}
+	return all, names, nil
+}
+
+// reproduceModels says where models are: shipped (no entry), trained here, or in the folder of full checkpoints, which
+// must hold the generator at least.
+func (a *app) reproduceModels(f reproduceFlags, scale experiment.Scale) (map[string]string, error) {
+	models := map[string]string{}
+	if f.train {
+		if len(scale.Train) == 0 {
+			return nil, usage("train with `imagecot train` on a large machine and name the folder with --models", "--train knows the tiny world only")
+		}
+		for _, m := range tiny.Models() {
+			models[m.Name] = filepath.Join(f.out, "runs", m.Name, "final")
+		}
+		models["tiny"] = models["generator"]
+		return models, nil
+	}
+	var missing []string
+	for name, folder := range scale.Models {
+		models[name] = filepath.Join(f.models, folder)
+		if _, err := os.Stat(models[name]); err != nil {
+			missing = append(missing, models[name])
+		}
+	}
+	slices.Sort(missing)
+	for _, name := range []string{"tiny", "tokenizer"} {
+		if path, ok := models[name]; ok && slices.Contains(missing, path) {
+			return nil, &userError{
+				err:  fmt.Errorf("cli: reproduce: this scale needs checkpoints that are not there: %s", strings.Join(missing, ", ")),
+				code: exitNotFound, hint: "put them below --models, or use --scale tiny",
+			}
+		}
+	}
+	return models, nil
+}
+
+// command is what makes the results again.
+func (f reproduceFlags) command() string {
+	s := "imagecot reproduce"
+	if len(f.names) > 0 {
+		s += " " + strings.Join(f.names, " ")
+	}
+	if f.scale != "tiny" {
+		s += " --scale " + f.scale
+	}
+	if f.prompts > 0 {
+		s += fmt.Sprintf(" --prompts %d", f.prompts)
+	}
+	if f.n > 0 {
+		s += fmt.Sprintf(" --n %d", f.n)
+	}
+	if f.seeded {
+		s += fmt.Sprintf(" --seed %d", f.seed)
+	}
+	if f.train {
+		s += " --train"
+	}
+	return s
+}
+
+// printResults writes tables and claims to standard output.
+func (a *app) printResults(res tables.Results, f reproduceFlags) error {
+	if f.json {
+		return a.json(res)
+	}
+	for _, t := range res.Tables {
+		layout := t.Layout()
+		if t.Curve {
+			layout = t.CurveLayout()
+		}
+		layout.Title = t.Source + ": " + t.Title
+		if err := a.printTable(layout, f.format); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.stdout)
+		for _, i := range t.Inconsistencies {
+			a.note("the paper disagrees with itself: %s", i.Text)
+		}
+	}
+	if len(res.Claims) == 0 {
+		return nil
+	}
+	layout := res.ClaimsLayout()
+	layout.Title = "Claims"
+	return a.printTable(layout, f.format)
+}
+
+// partial is the error of a run in which rows could not be measured.
+func partial(res tables.Results) error {
+	missing := res.Missing()
+	if len(missing) == 0 {
+		return nil
+	}
+	var lines []string
+	for _, row := range missing {
+		lines = append(lines, row.ID())
+	}
+	e := &userError{
+		err:  fmt.Errorf("cli: reproduce: not in this build, so not measured: %s", strings.Join(lines, ", ")),
+		code: exitPartial, hint: missing[0].Missing,
+	}
+	if res.Unmeasured() {
+		e.code = exitNotFound
+	}
+	return e
+}
