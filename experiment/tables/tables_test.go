@@ -48,8 +48,8 @@ func measured(t *testing.T, all []experiment.PaperTable, names []string) *experi
 					}
 					return experiment.Arm{Name: strategy, Strategy: bestofn.Strategy{Name: strategy, Score: quality}, WholePaths: true}, strategy, nil
 				},
-				Evaluate: func(_ context.Context, img image.Image, _ geneval.Metadata) (geneval.Result, error) {
-					if q, _ := quality(nil, cot.Prompt{}, img); q < .6 {
+				Evaluate: func(ctx context.Context, img image.Image, _ geneval.Metadata) (geneval.Result, error) {
+					if q, _ := quality(ctx, cot.Prompt{}, img); q < .6 {
 						return geneval.Result{Reasons: []string{"too dull"}}, nil
 					}
 					return geneval.Result{Correct: true}, nil
