@@ -8,6 +8,7 @@ import (
 	"imagecot/align/dpo"
 	"imagecot/align/iterdpo"
 	"imagecot/align/policy"
+	"imagecot/align/sft"
 	"imagecot/train"
 	"imagecot/train/objective"
 
@@ -20,6 +21,8 @@ func Maker(open policy.Folders) objective.Maker {
 		switch r.Kind {
 		case "dpo":
 			return dpo.New(be, open, r, dir)
+		case "correction":
+			return sft.NewCorrection(be, open, r, dir)
 		}
 		return objective.New(be, r, dir)
 	}

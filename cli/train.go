@@ -25,7 +25,8 @@ func (a *app) trainCommand() *cobra.Command {
 		{"generator", "Train the generator (Show-o)"},
 		{"dpo", "Move the generator by preference pairs (DPO)"},
 		{"iterdpo", "Move the generator by pairs of its own images, in rounds (iterative DPO)"},
-		{"judge", "Train a judge (LLaVA-OneVision): zero-shot, ORM, PRM or PARM, as the recipe says"},
+		{"correction", "Teach the generator to correct its images (PARM++)"},
+		{"judge", "Train a judge (LLaVA-OneVision): zero-shot, ORM, PRM, PARM or PARM++, as the recipe says"},
 	} {
 		cmd.AddCommand(a.trainKindCommand(kind.name, kind.short))
 	}

@@ -57,16 +57,24 @@ func build[Row any](ctx context.Context, dir string, id any, parts int, progress
 		if err != nil {
 			return fmt.Errorf("curate: part %d: %w", part, err)
 		}
-		var b bytes.Buffer
-		if err := parquet.Write(&b, rows, parquet.Compression(&parquet.Zstd)); err != nil {
-			return fmt.Errorf("curate: part %d: %w", part, err)
-		}
-		if err := atomicfile.WriteFile(path, b.Bytes(), 0o644); err != nil {
-			return fmt.Errorf("curate: part %d: %w", part, err)
+		if err := writePart(dir, part, rows); err != nil {
+			return err
 		}
 		if progress != nil {
 			progress(part+1, parts)
 		}
+	}
+	return nil
+}
+
+// writePart writes one part as Parquet.
+func writePart[Row any](dir string, part int, rows []Row) error {
+	var b bytes.Buffer
+	if err := parquet.Write(&b, rows, parquet.Compression(&parquet.Zstd)); err != nil {
+		return fmt.Errorf("curate: part %d: %w", part, err)
+	}
+	if err := atomicfile.WriteFile(filepath.Join(dir, partName(part)), b.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("curate: part %d: %w", part, err)
 	}
 	return nil
 }

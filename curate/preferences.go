@@ -75,35 +75,21 @@ func (p PairData) Run(ctx context.Context) error {
 
 // pair groups the images by prompt and combines both labels.
 func (p PairData) pair(images []Image) (pairing, error) {
-	var order []string
-	byPrompt := map[string][2][]Image{} // no, yes
 	made := pairing{images: len(images)}
-	for _, img := range images {
-		if img.Steps < 1 || len(img.Final()) == 0 || len(img.Final()) != len(images[0].Final()) {
-			return made, fmt.Errorf("curate: pairs: %s: path %d of %q has %d steps and %d tokens, not what the first path has",
-				p.From, img.Path, img.Prompt, img.Steps, len(img.Samples))
-		}
-		group, ok := byPrompt[img.Prompt]
-		if !ok {
-			order = append(order, img.Prompt)
-		}
-		label := 0
-		if img.Correct {
-			label = 1
-			made.imagesYes++
-		}
-		group[label] = append(group[label], img)
-		byPrompt[img.Prompt] = group
+	all, err := groups(p.From, images)
+	if err != nil {
+		return made, err
 	}
-	made.prompts = len(order)
-	for _, prompt := range order {
-		switch no, yes := byPrompt[prompt][0], byPrompt[prompt][1]; {
-		case len(no) == 0:
+	made.prompts = len(all)
+	for _, g := range all {
+		made.imagesYes += len(g.yes)
+		switch {
+		case len(g.no) == 0:
 			made.allYes++
-		case len(yes) == 0:
+		case len(g.yes) == 0:
 			made.allNo++
 		default:
-			p.combine(&made, yes, no)
+			p.combine(&made, g.yes, g.no)
 		}
 	}
 	if len(made.pairs) == 0 {

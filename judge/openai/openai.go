@@ -99,6 +99,7 @@ type Judge struct {
 	name    string // for errors: model and host
 	client  sdk.Client
 	retry   retrypolicy.RetryPolicy[cot.Verdict]
+	again   retrypolicy.RetryPolicy[string] // the same for answers in words
 }
 
 // New checks the options and makes a judge of them. It does not connect.
@@ -130,7 +131,7 @@ func New(o Options) (*Judge, error) {
 	}
 	return &Judge{
 		options: o, name: o.Model + " at " + u.Host,
-		client: sdk.Client{Chat: sdk.NewChatService(settings...)}, retry: retryPolicy(o),
+		client: sdk.Client{Chat: sdk.NewChatService(settings...)}, retry: retryPolicy[cot.Verdict](o), again: retryPolicy[string](o),
 	}, nil
 }
 
@@ -162,9 +163,7 @@ func (j *Judge) Ask(ctx context.Context, qs []cot.Question) ([]cot.Verdict, erro
 
 // ask is one attempt.
 func (j *Judge) ask(ctx context.Context, messages []sdk.ChatCompletionMessageParamUnion) (cot.Verdict, error) {
-	attempt, cancel := context.WithTimeout(ctx, j.options.Timeout)
-	defer cancel()
-	answer, err := j.client.Chat.Completions.New(attempt, sdk.ChatCompletionNewParams{
+	answer, err := j.send(ctx, sdk.ChatCompletionNewParams{
 		Model:       j.options.Model,
 		Messages:    messages,
 		MaxTokens:   sdk.Int(1),
@@ -173,12 +172,23 @@ func (j *Judge) ask(ctx context.Context, messages []sdk.ChatCompletionMessagePar
 		TopLogprobs: sdk.Int(topLogprobs),
 	})
 	if err != nil {
-		if attempt.Err() != nil && ctx.Err() == nil {
-			return cot.Verdict{}, fmt.Errorf("%w of %v", errTimeout, j.options.Timeout)
-		}
-		return cot.Verdict{}, oneLine(err)
+		return cot.Verdict{}, err
 	}
 	return verdict(answer)
+}
+
+// send is one request, given up after the time-out.
+func (j *Judge) send(ctx context.Context, params sdk.ChatCompletionNewParams) (*sdk.ChatCompletion, error) {
+	attempt, cancel := context.WithTimeout(ctx, j.options.Timeout)
+	defer cancel()
+	answer, err := j.client.Chat.Completions.New(attempt, params)
+	switch {
+	case err == nil:
+		return answer, nil
+	case attempt.Err() != nil && ctx.Err() == nil:
+		return nil, fmt.Errorf("%w of %v", errTimeout, j.options.Timeout)
+	}
+	return nil, oneLine(err)
 }
 
 // conversation is the question with its earlier turns; the image stands before the text of the first turn.

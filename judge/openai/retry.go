@@ -13,8 +13,6 @@ import (
 
 	"github.com/failsafe-go/failsafe-go"
 	"github.com/failsafe-go/failsafe-go/retrypolicy"
-
-	"imagecot/cot"
 )
 
 const (
@@ -79,12 +77,12 @@ func retryAfter(header string, now time.Time) time.Duration {
 }
 
 // retryPolicy waits as long as the server asks, else with doubling pauses.
-func retryPolicy(o Options) retrypolicy.RetryPolicy[cot.Verdict] {
-	return retrypolicy.NewBuilder[cot.Verdict]().
-		HandleIf(func(_ cot.Verdict, err error) bool { return retryable(err) }).
+func retryPolicy[R any](o Options) retrypolicy.RetryPolicy[R] {
+	return retrypolicy.NewBuilder[R]().
+		HandleIf(func(_ R, err error) bool { return retryable(err) }).
 		WithMaxRetries(max(0, o.Retries)).
 		WithBackoff(o.Backoff, 8*o.Backoff).
-		WithDelayFunc(func(e failsafe.ExecutionAttempt[cot.Verdict]) time.Duration {
+		WithDelayFunc(func(e failsafe.ExecutionAttempt[R]) time.Duration {
 			var status *StatusError
 			if errors.As(e.LastError(), &status) && status.Wait > 0 {
 				return status.Wait
@@ -95,15 +93,21 @@ func retryPolicy(o Options) retrypolicy.RetryPolicy[cot.Verdict] {
 		Build()
 }
 
-// retryable reports whether asking again may help.
+// retryable reports whether asking again at once may help.
 func retryable(err error) bool {
 	var status *StatusError
+	return Transient(err) && !(errors.As(err, &status) && status.Wait > maxWait)
+}
+
+// Transient reports whether the same question may be answered another time: the endpoint was busy or silent, or what it said
+// was no answer. Everything else is wrong with the question, the key or the address.
+func Transient(err error) bool {
+	var status *StatusError
 	if errors.As(err, &status) {
-		busy := status.Code == http.StatusRequestTimeout || status.Code == http.StatusTooManyRequests || status.Code >= 500
-		return busy && status.Wait <= maxWait
+		return status.Code == http.StatusRequestTimeout || status.Code == http.StatusTooManyRequests || status.Code >= 500
 	}
 	var network net.Error
-	return errors.Is(err, errTimeout) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF)
+	return errors.Is(err, errTimeout) || errors.Is(err, errNonsense) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // oneLine keeps an error's identity and drops line breaks from its text.

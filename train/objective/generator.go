@@ -79,6 +79,9 @@ func NewGenerator(be compute.Backend, r train.Recipe, dir string) (*Generator, e
 	return g, err
 }
 
+// Architecture is the generator's.
+func (g *Generator) Architecture() showo.Config { return g.config }
+
 // Origin implements Derived.
 func (g *Generator) Origin() ([]ckpt.Parent, string) { return g.from, g.hash }
 
