@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 
 	"imagecot/ckpt"
 	"imagecot/cot"
@@ -24,7 +25,8 @@ import (
 )
 
 // Reward fine-tunes the zero-shot judge into a reward model on the generator's own step images (App. B): the ORM on
-// final images, the PRM on steps labelled by roll-outs, PARM on clarity, potential and outcome at once. Labels are
+// final images, the PRM on steps labelled by roll-outs, PARM on clarity, potential and outcome at once, PARM++ on these,
+// on reflections and on reasons in words. Labels are
 // balanced inside a prompt (and inside a step, where that is not the question itself), so that neither prompt nor step
 // gives them away. Some rendered scenes with the zero-shot judge's questions keep alive what it knew.
 type Reward struct {
@@ -40,9 +42,11 @@ type Reward struct {
 
 // RewardData is the data part of a reward model's recipe.
 type RewardData struct {
-	Reward       string  `json:"reward"`    // orm, prm or parm
-	From         string  `json:"from"`      // folder of curated data: ranking, steps or parm
-	Tokenizer    string  `json:"tokenizer"` // checkpoint folder of the image tokenizer
+	Reward       string  `json:"reward"`      // orm, prm, parm or parmpp
+	From         string  `json:"from"`        // folder of curated data: ranking, steps or parm (for parmpp too)
+	Reflection   string  `json:"reflection"`  // parmpp: folder of reflection data
+	Reflections  float64 `json:"reflections"` // parmpp: share of the step images that are reflected upon
+	Tokenizer    string  `json:"tokenizer"`   // checkpoint folder of the image tokenizer
 	Validation   float64 `json:"validation"`
 	Renders      int     `json:"renders"`       // rendered scenes of a batch
 	Questions    int     `json:"questions"`     // questions about a render
@@ -58,7 +62,7 @@ type shown struct {
 
 // NewReward reads the data and the tokenizer.
 func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
-	w := &Reward{recipe: r, data: RewardData{Validation: .1, Renders: 4, Questions: 2, RenderWeight: .5, Length: 40}}
+	w := &Reward{recipe: r, data: RewardData{Validation: .1, Renders: 4, Questions: 2, RenderWeight: .5, Length: 40, Reflections: .3}}
 	if err := DecodeStrict(r.Data, &w.data); err != nil {
 		return nil, err
 	}
@@ -78,8 +82,10 @@ func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
 		w.group, err = 2, w.openPRM()
 	case "parm":
 		w.group, err = 4, w.openPARM()
+	case "parmpp":
+		w.group, err = 4, w.openPARMPP()
 	default:
-		err = fmt.Errorf("objective: reward: %q is no reward model (orm, prm, parm)", w.data.Reward)
+		err = fmt.Errorf("objective: reward: %q is no reward model (orm, prm, parm, parmpp)", w.data.Reward)
 	}
 	if err != nil {
 		return nil, err
@@ -92,7 +98,7 @@ func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
 	if w.decode, err = magvit.Open(be, w.data.Tokenizer, magvit.Options{Batch: images}); err != nil {
 		return nil, err
 	}
-	if w.hash, err = curate.Fingerprint(w.data.From); err != nil {
+	if w.hash, err = w.fingerprint(); err != nil {
 		return nil, err
 	}
 	for _, p := range []struct{ role, dir string }{{"init", r.InitFrom}, {"tokenizer", w.data.Tokenizer}} {
@@ -285,9 +291,9 @@ func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
 	for k, img := range images {
 		world.ImageInto(pixels[k*size:], img)
 	}
-	segments := 3 // clarity, potential, outcome
-	if w.data.Reward != "parm" {
-		segments = 1
+	segments := 1
+	if strings.HasPrefix(w.data.Reward, "parm") {
+		segments = 3 // clarity, potential, outcome
 	}
 	if w.data.Renders > 0 {
 		segments = max(segments, w.data.Questions)

@@ -1,0 +1,82 @@
+package objective
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"imagecot/cot"
+	"imagecot/curate"
+	"imagecot/models/llavaov"
+)
+
+// openPARMPP adds PARM++'s task to PARM's (Sec. 4): groups of two right and two wrong final images, right and wrong of one
+// prompt each time, with the reflection question. A "no" is followed by the question for the reason, whose answer is
+// learnt word by word.
+func (w *Reward) openPARMPP() error {
+	if w.data.Reflection == "" || !(w.data.Reflections > 0 && w.data.Reflections < 1) {
+		return fmt.Errorf("objective: reward: parmpp needs data.reflection (a folder, got %q) and data.reflections between 0 and 1 (got %v)",
+			w.data.Reflection, w.data.Reflections)
+	}
+	if err := w.openPARM(); err != nil {
+		return err
+	}
+	rows, err := curate.Read[curate.Reflected](w.data.Reflection)
+	if err != nil {
+		return err
+	}
+	var kept []curate.Reflected
+	var items []curate.Item
+	var all []llavaov.Example
+	for i, r := range rows {
+		if r.Correct != (r.Reason == "") {
+			return fmt.Errorf("objective: reward: image %d of %s (%q) is labelled %v with the reason %q", i, w.data.Reflection, r.Prompt, r.Correct, r.Reason)
+		}
+		if curate.Validation(r.Prompt, w.data.Validation) {
+			continue
+		}
+		kept = append(kept, r)
+		items = append(items, curate.Item{Task: r.Task, Group: r.Prompt, Yes: r.Correct})
+		all = append(all, w.reflect(r))
+	}
+	pairs, err := curate.NewPairs(items)
+	if err != nil {
+		return err
+	}
+	if _, err := w.judge.chat.Pack([][]llavaov.Example{all}, 0, w.data.Length, llavaov.TinyShares); err != nil {
+		return fmt.Errorf("objective: reward: data.length: %w", err) // now, not in the middle of the run
+	}
+	parm := w.draw
+	w.draw = func(rng *rand.Rand) []shown {
+		if rng.Float64() >= w.data.Reflections {
+			return parm(rng)
+		}
+		var out []shown
+		for range 2 {
+			yes, no := pairs.Draw(rng)
+			for _, i := range []int{yes, no} {
+				out = append(out, shown{kept[i].Image, []llavaov.Example{w.reflect(kept[i])}})
+			}
+		}
+		return out
+	}
+	return nil
+}
+
+// reflect is the conversation about a final image.
+func (w *Reward) reflect(r curate.Reflected) llavaov.Example {
+	e := llavaov.Example{w.ask(cot.Reflection, r.Prompt, r.Correct)}
+	if !r.Correct {
+		e = append(e, llavaov.ExampleTurn{Text: w.judge.set.Text(cot.Reason, cot.Prompt{Text: r.Prompt}), Answer: r.Reason})
+	}
+	return e
+}
+
+// fingerprint names the curated data.
+func (w *Reward) fingerprint() (string, error) {
+	hash, err := curate.Fingerprint(w.data.From)
+	if err != nil || w.data.Reflection == "" {
+		return hash, err
+	}
+	reflection, err := curate.Fingerprint(w.data.Reflection)
+	return hash + "+" + reflection, err
+}
