@@ -11,11 +11,13 @@ import (
 // The chat template qwen_1_5. The image stands at the start of the first question, followed by a space; the tokens
 // before it are the same for every question.
 const (
-	beforeImage  = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-	afterQuery   = "<|im_end|>\n<|im_start|>assistant\n"
-	betweenTurns = "<|im_end|>\n<|im_start|>user\n"
-	endOfTurn    = "<|im_end|>"
-	endOfText    = "<|endoftext|>"
+	beforeImage    = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+	headerOfAnswer = "<|im_start|>assistant\n"
+	afterQuery     = "<|im_end|>\n" + headerOfAnswer
+	betweenTurns   = "<|im_end|>\n<|im_start|>user\n"
+	startOfTurn    = "<|im_start|>"
+	endOfTurn      = "<|im_end|>"
+	endOfText      = "<|endoftext|>"
 )
 
 // yesWords and noWords are the spellings whose probabilities a verdict sums, as far as they are one token each. The
@@ -36,7 +38,7 @@ type Chat struct {
 // NewChat checks that the tokenizer has the template's tokens.
 func NewChat(tok *bpe.Tokenizer) (*Chat, error) {
 	c := &Chat{tok: tok, before: tok.Encode(beforeImage)}
-	for _, name := range []string{"<|im_start|>", endOfTurn} {
+	for _, name := range []string{startOfTurn, endOfTurn} {
 		if _, ok := tok.TokenID(name); !ok {
 			return nil, fmt.Errorf("llavaov: chat: the tokenizer has no %s", name)
 		}
