@@ -256,7 +256,7 @@ func (e Evaluation) image(ctx context.Context, g cot.Generator, i, k int, m gene
 		return record{}, err
 	}
 	sel.Cost.Seconds = 0
-	r := record{Row: geneval.NewRow(folder+"/samples/"+name, m, result), Selection: sel}
+	r := record{Row: geneval.NewRow(folder+"/samples/"+name, m, result), Selection: finite(sel)}
 	text, err := json.Marshal(r)
 	if err != nil {
 		return record{}, err

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,9 +44,6 @@ func (p *Pipeline) Generate(ctx context.Context, arm Arm, prompt cot.Prompt) (*G
 	return &Generated{Selection: sel, Image: img, recorder: rec, pipeline: p}, nil
 }
 
-// otherSteps is the distance of the steps that the report shows of paths that did not win, beside those that were judged.
-const otherSteps = 3
-
 // Write puts image.png, trace.json and report.html into a folder. The same run leaves the same bytes: what differs from
 // machine to machine (seconds, engine) is not in them.
 func (g *Generated) Write(ctx context.Context, dir string) error {
@@ -54,22 +52,16 @@ func (g *Generated) Write(ctx context.Context, dir string) error {
 	}
 	p := g.pipeline
 	run := report.Run{Recipe: p.Recipe, Models: p.Models, Steps: p.Generator.Steps(), Selection: g.Selection}
-	run.Selection.Traces = finite(run.Selection.Traces)
+	run.Selection = finite(run.Selection)
 	trace, err := report.TraceJSON(run)
 	if err != nil {
 		return err
 	}
-	winner := run.Selection.Traces[run.Selection.WinnerAt]
-	if err := g.recorder.Complete(ctx, []uint64{winner.Seed}, 1); err != nil {
-		return err
-	}
-	var others []uint64
+	var seeds []uint64
 	for _, t := range run.Selection.Traces {
-		if t.Parent < 0 {
-			others = append(others, t.Seed)
-		}
+		seeds = append(seeds, t.Seed)
 	}
-	if err := g.recorder.Complete(ctx, others, otherSteps); err != nil {
+	if err := g.recorder.Complete(ctx, seeds); err != nil {
 		return err
 	}
 	page, err := report.Page(run, g.Image, g.recorder)
@@ -90,23 +82,28 @@ func (g *Generated) Write(ctx context.Context, dir string) error {
 
 // finite replaces NaN and infinite logarithms, which JSON cannot hold, by -1e30: a judge that gave none was not sure of
 // anything.
-func finite(traces []cot.PathTrace) []cot.PathTrace {
-	fix := func(v float64) float64 {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return -1e30
+func finite(sel cot.Selection) cot.Selection {
+	fix := func(v cot.Verdict) cot.Verdict {
+		for _, log := range []*float64{&v.LogPYes, &v.LogPNo} {
+			if math.IsNaN(*log) || math.IsInf(*log, 0) {
+				*log = -1e30
+			}
 		}
 		return v
 	}
-	out := make([]cot.PathTrace, len(traces))
-	for i, t := range traces {
-		t.Asked = append([]cot.Asked(nil), t.Asked...)
-		for j := range t.Asked {
-			v := &t.Asked[j].Verdict
-			v.LogPYes, v.LogPNo = fix(v.LogPYes), fix(v.LogPNo)
+	sel.Traces = slices.Clone(sel.Traces)
+	for i, t := range sel.Traces {
+		asked := slices.Clone(t.Asked)
+		for j := range asked {
+			asked[j].Verdict = fix(asked[j].Verdict)
 		}
-		out[i] = t
+		sel.Traces[i].Asked = asked
 	}
-	return out
+	sel.Reflections = slices.Clone(sel.Reflections)
+	for i, r := range sel.Reflections {
+		sel.Reflections[i].Verdict = fix(r.Verdict)
+	}
+	return sel
 }
 
 // pngRecipe is the JSON under the key imagecot in a PNG: what repeats the image, and why it was chosen.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"image"
+	"maps"
 	"slices"
 	"sync"
 
@@ -83,9 +84,9 @@ func (r *Recorder) Image(seed uint64, step int) image.Image {
 	return nil
 }
 
-// Complete decodes the step images of these paths that nobody has looked at yet: all steps, or every stride-th and
-// the last. It belongs to the report; the selection does not pay for it.
-func (r *Recorder) Complete(ctx context.Context, seeds []uint64, stride int) error {
+// Complete decodes the step images that nobody has looked at yet, of the paths of these seeds. It belongs to the report;
+// the selection does not pay for it.
+func (r *Recorder) Complete(ctx context.Context, seeds []uint64) error {
 	var todo []*cot.Path
 	r.mu.Lock()
 	for _, seed := range seeds {
@@ -93,19 +94,13 @@ func (r *Recorder) Complete(ctx context.Context, seeds []uint64, stride int) err
 		if s == nil {
 			continue
 		}
-		for step, sample := range s.samples {
-			if s.images[step] == nil && (step%max(stride, 1) == 0 || s.samples[step+1] == nil) {
-				todo = append(todo, &cot.Path{Seed: seed, Step: step, Tokens: sample, Sample: sample})
+		for _, step := range slices.Sorted(maps.Keys(s.samples)) {
+			if s.images[step] == nil {
+				todo = append(todo, &cot.Path{Seed: seed, Step: step, Tokens: s.samples[step], Sample: s.samples[step]})
 			}
 		}
 	}
 	r.mu.Unlock()
-	slices.SortFunc(todo, func(a, b *cot.Path) int {
-		if a.Seed != b.Seed {
-			return slices.Index(seeds, a.Seed) - slices.Index(seeds, b.Seed)
-		}
-		return a.Step - b.Step
-	})
 	if len(todo) == 0 {
 		return nil
 	}

@@ -3,11 +3,14 @@ package report
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"image"
 	"image/color"
+	"image/jpeg"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,13 +94,18 @@ func TestPageShowsTheWholeReasoningAndNothingExternal(t *testing.T) {
 	if strings.Contains(s, "<script>") {
 		t.Error("the prompt reaches the page unescaped")
 	}
-	if m := regexp.MustCompile(`(?:src|href)="([^"]{0,20})`).FindAllStringSubmatch(s, -1); len(m) != 3 {
+	if m := regexp.MustCompile(`src="([^"]{0,20})`).FindAllStringSubmatch(s, -1); len(m) != 3 {
 		t.Errorf("%d images, want 3: the final one, the winner's last step and the judged one", len(m))
 	} else {
 		for _, x := range m {
-			if !strings.HasPrefix(x[1], "data:image/png;base") {
+			if !strings.HasPrefix(x[1], "data:image/") {
 				t.Errorf("external resource %q", x[1])
 			}
+		}
+	}
+	for _, x := range regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(s, -1) {
+		if !strings.HasPrefix(x[1], "#path-") || !strings.Contains(s, `id="`+x[1][1:]+`"`) {
+			t.Errorf("a link leads to %q", x[1])
 		}
 	}
 	again, err := Page(run, final, rec)
@@ -107,10 +115,83 @@ func TestPageShowsTheWholeReasoningAndNothingExternal(t *testing.T) {
 	}
 }
 
+// After Complete every path shows all of its steps up to where it was truncated, and none beyond; each has an alt text.
+func TestPageShowsEveryStepUpToTruncation(t *testing.T) {
+	run, final, rec, _ := runOfTwo(t)
+	check(t, rec.Complete(t.Context(), []uint64{11, 12}))
+	run.Selection.Traces = append(run.Selection.Traces, cot.PathTrace{Index: 2, Seed: 13, Parent: -1, Reason: "not needed"})
+	b, err := Page(run, final, rec)
+	check(t, err)
+	var got []string
+	for _, m := range regexp.MustCompile(`<img[^>]* alt="(path [^"]*)"`).FindAllStringSubmatch(string(b), -1) {
+		got = append(got, m[1])
+	}
+	want := []string{"path 0, step 1 of 3", "path 0, step 2 of 3", "path 0, step 3 of 3", "path 1, step 1 of 3", "path 1, step 2 of 3"}
+	if !slices.Equal(got, want) {
+		t.Errorf("step images %q, want %q", got, want)
+	}
+	if images := bytes.Count(b, []byte("<img ")); images != len(want)+1 || bytes.Count(b, []byte("alt=")) != images {
+		t.Errorf("%d images, %d alt texts", images, bytes.Count(b, []byte("alt=")))
+	}
+	if !bytes.Contains(b, []byte("not needed: path 2.")) {
+		t.Error("the page says nothing of the path that was not decoded")
+	}
+}
+
+// PARM++: each round shows image, verdict, reason, and where the correction is.
+func TestPageShowsReflection(t *testing.T) {
+	run, final, rec, _ := runOfTwo(t)
+	no := cot.Verdict{LogPYes: math.Log(.125), LogPNo: math.Log(.875)}
+	yes := cot.Verdict{LogPYes: math.Log(.75), LogPNo: math.Log(.25)}
+	sel := &run.Selection
+	sel.Strategy, sel.WinnerAt = "parmpp", 2
+	sel.Traces = append(sel.Traces, cot.PathTrace{Index: 2, Seed: 14, Parent: 0, Corrects: true, Steps: 3, Reason: "passes reflection"})
+	sel.Reflections = []cot.ReflectionTrace{
+		{Path: 0, Question: "good?", Verdict: no, Why: "what is wrong?", Reason: "the <b>circle</b> is missing", Corrected: 2},
+		{Path: 2, Question: "good?", Verdict: yes, Corrected: -1},
+	}
+	_, err := rec.Decode(t.Context(), []*cot.Path{{Index: 2, Seed: 14, Step: 3, Sample: []int32{9}}})
+	check(t, err)
+	b, err := Page(run, final, rec)
+	check(t, err)
+	s := string(b)
+	for _, want := range []string{
+		"the &lt;b&gt;circle&lt;/b&gt; is missing", "does not pass, P(yes) 0.125", "passes, P(yes) 0.750", "<b>reason</b>", "what is wrong?",
+		`alt="final image of path 2, round 2"`, `alt="path 2, step 3 of 3"`, "corrects path 0", "kept (N′)",
+	} {
+		if !strings.Contains(s, want) {
+			t.Errorf("page lacks %q", want)
+		}
+	}
+	if n := strings.Count(s, `class="round`); n != 3 { // the list and its two rounds
+		t.Errorf("%d rounds", n-1)
+	}
+	sel.Reflections[0].Path = 9
+	if _, err := Page(run, final, rec); err == nil || !strings.Contains(err.Error(), "path 9 of 3") {
+		t.Errorf("a round about no path: %v", err)
+	}
+}
+
+func TestThumbnailsAreSmall(t *testing.T) {
+	img := image.NewRGBA(image.Rect(0, 0, 512, 256))
+	u, err := thumbURL(img)
+	check(t, err)
+	data, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(string(u), "data:image/jpeg;base64,"))
+	check(t, err)
+	small, err := jpeg.Decode(bytes.NewReader(data))
+	check(t, err)
+	if b := small.Bounds(); b.Dx() != 128 || b.Dy() != 64 {
+		t.Errorf("thumbnail of %v", b)
+	}
+	if _, err := pngURL(nil); err == nil {
+		t.Error("no image, no error")
+	}
+}
+
 func TestCompleteDecodesOnlyWhatIsMissing(t *testing.T) {
 	_, _, rec, g := runOfTwo(t)
 	before := g.decoded
-	check(t, rec.Complete(t.Context(), []uint64{11}, 1))
+	check(t, rec.Complete(t.Context(), []uint64{11}))
 	if got := g.decoded - before; got != 2 { // steps 1 and 2; step 3 was decoded for the selection
 		t.Errorf("decoded %d images, want 2", got)
 	}
