@@ -86,7 +86,7 @@ func TestPageShowsTheWholeReasoningAndNothingExternal(t *testing.T) {
 	b, err := Page(run, final, rec)
 	check(t, err)
 	s := string(b)
-	for _, want := range []string{"truncated at step 2", "no potential", "potential 0.250", "Potential?", "only path left", "5 <span class=\"soft\">of 6</span>", "&lt;script&gt;"} {
+	for _, want := range []string{"truncated at step 2", "no potential", "potential: P(yes) 0.250", "Potential?", "only path left", "5 <span class=\"soft\">of 6</span>", "&lt;script&gt;"} {
 		if !strings.Contains(s, want) {
 			t.Errorf("page lacks %q", want)
 		}
@@ -156,7 +156,7 @@ func TestPageShowsReflection(t *testing.T) {
 	check(t, err)
 	s := string(b)
 	for _, want := range []string{
-		"the &lt;b&gt;circle&lt;/b&gt; is missing", "does not pass, P(yes) 0.125", "passes, P(yes) 0.750", "<b>reason</b>", "what is wrong?",
+		"the &lt;b&gt;circle&lt;/b&gt; is missing", "reflection: P(yes) 0.125", "does not pass", "reflection: P(yes) 0.750", "<b>reason</b>", "what is wrong?",
 		`alt="final image of path 2, round 2"`, `alt="path 2, step 3 of 3"`, "corrects path 0", "kept (N′)",
 	} {
 		if !strings.Contains(s, want) {
