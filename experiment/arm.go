@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"slices"
 	"strings"
 
 	"imagecot/cot"
@@ -106,6 +107,10 @@ func (p *Pipeline) parmpp(r Recipe, judge *memoJudge, words questions.Set) (cot.
 	if !ok {
 		return nil, fmt.Errorf("experiment: %w: the generator %s does not correct images, which PARM++ needs: take the generator correction",
 			ErrRecipe, r.Generator)
+	}
+	shipped := slices.ContainsFunc(tiny.Models(), func(m tiny.Model) bool { return m.Name == r.Generator })
+	if r.Generator == "tiny" || shipped && r.Generator != "correction" {
+		p.note("the generator %s was not tuned to correct its images; the generator correction is", r.Generator)
 	}
 	s.Explainer, s.Corrector = judge, corrector
 	return s, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,6 +152,14 @@ func TestArms(t *testing.T) {
 	for spec, want := range map[string]string{"self@orm": "no other judge", "parm@self": "reads tokens"} {
 		if _, err := p.Arm(spec); !errors.Is(err, ErrRecipe) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", spec, err, want)
+		}
+	}
+	var notes []string
+	p.note = func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
+	for generator, want := range map[string]int{"tiny": 1, "dpo": 1, "correction": 0, "some/folder": 0} {
+		notes, p.Recipe.Generator = nil, generator
+		if _, err := p.Arm("parmpp@parm"); err != nil || len(notes) != want {
+			t.Errorf("PARM++ with the generator %s: %v, notes %q", generator, err, notes)
 		}
 	}
 	p.Generator = struct{ cot.Generator }{&toy{}} // which corrects nothing
