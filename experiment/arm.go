@@ -59,7 +59,10 @@ func (p *Pipeline) Arm(spec string) (Arm, error) {
 	if err != nil {
 		return Arm{}, fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
 	}
-	a := Arm{Name: spec, judge: j.memoJudge, WholePaths: name == "orm" || name == "self"}
+	a := Arm{
+		Name: spec, judge: j.memoJudge, WholePaths: name == "orm" || name == "self",
+		Forks: name == "prm" || name == "beam" || name == "search" || name == "parmpp",
+	}
 	a.Strategy, err = p.judged(r, j, words)
 	return a, err
 }
@@ -117,8 +120,7 @@ func (p *Pipeline) parmpp(r Recipe, judge *memoJudge, words questions.Set) (cot.
 }
 
 // ownJudge is the judge that a strategy asks if none is named: the shipped one that was fine-tuned for it, or for images of
-// full size the paper's. A build without
-// it falls back to the zero-shot judge, and says so.
+// full size the paper's. A build without it falls back to the zero-shot judge, and says so.
 func (p *Pipeline) ownJudge(r Recipe) string {
 	name := r.Strategy
 	switch {

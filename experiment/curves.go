@@ -120,7 +120,7 @@ func (c Curves) prompt(ctx context.Context, memo *memoGenerator, i int, m geneva
 			if a.OnePath && n > 1 {
 				continue
 			}
-			for g := range c.Recipe.N / n {
+			for g := range a.selections(c.Recipe.N, n) {
 				sel, img, err := choose(ctx, memo, a, p, seeds[g*n:(g+1)*n])
 				if err != nil {
 					return nil, fmt.Errorf("%s, N=%d: %w", a.Name, n, err)

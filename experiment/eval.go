@@ -29,7 +29,18 @@ type Arm struct {
 	WholePaths bool
 	// OnePath says that the strategy takes the first path only; more candidates change nothing.
 	OnePath bool
+	// Forks says that the strategy continues paths in ways that other selections do not share. Where many N are measured
+	// from one bank, one selection of each N is enough then.
+	Forks bool
 	judge   *memoJudge // nil for strategies that ask nobody
+}
+
+// selections is how many selections among n paths are measured from one bank.
+func (a Arm) selections(bank, n int) int {
+	if a.Forks {
+		return 1
+	}
+	return bank / n
 }
 
 // forget drops the verdicts about the last prompt.

@@ -149,6 +149,11 @@ func TestArms(t *testing.T) {
 	if a, err = p.Arm("parm"); err != nil || a.WholePaths {
 		t.Errorf("parm: %+v, error %v", a, err)
 	}
+	for spec, want := range map[string]int{"parm@orm": 5, "orm@orm": 5, "prm@orm": 1, "beam@orm": 1, "search@orm": 1} {
+		if a, err := p.Arm(spec); err != nil || a.selections(20, 4) != want {
+			t.Errorf("%s: %d selections of 4 paths are measured from 20, want %d (error %v)", spec, a.selections(20, 4), want, err)
+		}
+	}
 	for spec, want := range map[string]string{"self@orm": "no other judge", "parm@self": "reads tokens"} {
 		if _, err := p.Arm(spec); !errors.Is(err, ErrRecipe) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", spec, err, want)

@@ -240,7 +240,7 @@ func (w *worker) prompt(ctx context.Context, i int) error {
 	}
 	for _, t := range todo {
 		e := entry{Key: w.key(t, m), Generator: t.generator, Strategy: t.strategy, N: t.n, Prompt: m.Prompt}
-		for g := range len(seeds) / t.n {
+		for g := range t.arm.selections(len(seeds), t.n) {
 			c, err := w.choose(ctx, t, p, m, seeds[g*t.n:(g+1)*t.n], g == 0 && w.show[i])
 			if err != nil {
 				return fmt.Errorf("%s, N=%d: %w", t.strategy, t.n, err)
