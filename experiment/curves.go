@@ -109,7 +109,7 @@ func (c Curves) prompt(ctx context.Context, memo *memoGenerator, i int, m geneva
 		seeds[j] = prng.PathSeed(c.Recipe.Seed, m.Prompt, j)
 	}
 	if slices.ContainsFunc(c.Arms, func(a Arm) bool { return a.WholePaths }) {
-		if err := memo.decodeAll(ctx, p, seeds); err != nil {
+		if err := memo.decodeAll(ctx, bank{p, seeds}); err != nil {
 			return nil, err
 		}
 	}

@@ -110,7 +110,14 @@ func (e Evaluation) Run(ctx context.Context) (Outcome, error) {
 	memo := newMemoGenerator(e.Generator, e.Recipe.Official)
 	var out Outcome
 	done := 0
+	ahead := max(1, together/(e.Images*e.Recipe.N))
 	for i, m := range e.Prompts {
+		if i%ahead == 0 {
+			memo.forget()
+			if err := e.decodeAhead(ctx, memo, i, min(i+ahead, len(e.Prompts))); err != nil {
+				return Outcome{}, fmt.Errorf("experiment: from prompt %d on: %w", i, err)
+			}
+		}
 		records, err := e.prompt(ctx, memo, i, m)
 		if err != nil {
 			return Outcome{}, fmt.Errorf("experiment: prompt %d %q: %w", i, m.Prompt, err)
@@ -133,6 +140,39 @@ func (e Evaluation) Run(ctx context.Context) (Outcome, error) {
 		return Outcome{}, err
 	}
 	return out, nil
+}
+
+// together is how many paths of neighbouring prompts are decoded together: a prompt with few images would leave most of a
+// tile empty. A run that is killed loses this much work at most.
+const together = 32
+
+// decodeAhead decodes what is missing of prompts from..to-1 where every path is taken to its end anyway.
+func (e Evaluation) decodeAhead(ctx context.Context, memo *memoGenerator, from, to int) error {
+	if !e.Arm.WholePaths {
+		return nil
+	}
+	begun, first := time.Now(), -1
+	var banks []bank
+	for i := from; i < to; i++ {
+		m := e.Prompts[i]
+		missing, err := e.missing(i, make([]record, e.Images))
+		if err != nil {
+			return err
+		}
+		for _, k := range missing {
+			banks = append(banks, bank{cot.Prompt{Text: m.Prompt}, e.seeds(m.Prompt, k)})
+			if first < 0 {
+				first = i
+			}
+		}
+	}
+	if first < 0 {
+		return nil
+	}
+	if err := memo.decodeAll(ctx, banks...); err != nil {
+		return err
+	}
+	return addSeconds(e.Dir, first, time.Since(begun))
 }
 
 // claim makes the folder ours: locked, and of this run or empty.
@@ -194,21 +234,12 @@ func claim(dir string, id any) (unlock func(), err error) {
 
 // prompt gives the records of all images of one prompt, computing those that are missing.
 func (e Evaluation) prompt(ctx context.Context, memo *memoGenerator, i int, m geneval.Metadata) ([]record, error) {
-	folder := filepath.Join(e.Dir, geneval.FolderName(i))
 	records := make([]record, e.Images)
-	var missing []int
-	for k := range e.Images {
-		ok, err := e.load(folder, k, &records[k])
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			missing = append(missing, k)
-		}
+	missing, err := e.missing(i, records)
+	if err != nil || len(missing) == 0 {
+		return records, err
 	}
-	if len(missing) == 0 {
-		return records, nil
-	}
+	folder := filepath.Join(e.Dir, geneval.FolderName(i))
 	for _, sub := range []string{"samples", "traces"} {
 		if err := os.MkdirAll(filepath.Join(folder, sub), 0o755); err != nil {
 			return nil, err
@@ -217,18 +248,8 @@ func (e Evaluation) prompt(ctx context.Context, memo *memoGenerator, i int, m ge
 	if err := write(filepath.Join(folder, "metadata.jsonl"), []byte(m.Dump()+"\n")); err != nil {
 		return nil, err
 	}
-	defer memo.forget()
 	defer e.Arm.forget()
 	start := time.Now()
-	if e.Arm.WholePaths && len(missing) > 1 {
-		var seeds []uint64
-		for _, k := range missing {
-			seeds = append(seeds, e.seeds(m.Prompt, k)...)
-		}
-		if err := memo.decodeAll(ctx, cot.Prompt{Text: m.Prompt}, seeds); err != nil {
-			return nil, err
-		}
-	}
 	for _, k := range missing {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -240,6 +261,22 @@ func (e Evaluation) prompt(ctx context.Context, memo *memoGenerator, i int, m ge
 		records[k] = r
 	}
 	return records, addSeconds(e.Dir, i, time.Since(start))
+}
+
+// missing reads the records of a prompt's finished images and says which ones are to be made.
+func (e Evaluation) missing(i int, records []record) ([]int, error) {
+	folder := filepath.Join(e.Dir, geneval.FolderName(i))
+	var list []int
+	for k := range records {
+		ok, err := e.load(folder, k, &records[k])
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			list = append(list, k)
+		}
+	}
+	return list, nil
 }
 
 // seeds of the paths of the k-th image. Images use neighbouring paths, so image k at N=1 is path k at any N.

@@ -131,18 +131,28 @@ func (m *memoGenerator) Decode(ctx context.Context, paths []*cot.Path) ([]image.
 	return out, nil
 }
 
-// decodeAll runs the paths of these seeds to their ends, all in one batch, for strategies that look at every path.
-func (m *memoGenerator) decodeAll(ctx context.Context, p cot.Prompt, seeds []uint64) error {
-	paths, err := m.Start(ctx, p, seeds)
-	if err != nil {
-		return err
+// bank is the paths of a prompt that a strategy will look at, whatever comes.
+type bank struct {
+	prompt cot.Prompt
+	seeds  []uint64
+}
+
+// decodeAll runs all paths of the banks to their ends in one batch, which fills the tiles that they are computed in.
+func (m *memoGenerator) decodeAll(ctx context.Context, banks ...bank) error {
+	var paths []*cot.Path
+	for _, b := range banks {
+		some, err := m.Start(ctx, b.prompt, b.seeds)
+		if err != nil {
+			return err
+		}
+		paths = append(paths, some...)
 	}
 	for range m.Steps() {
 		if err := m.Advance(ctx, paths); err != nil {
 			return err
 		}
 	}
-	_, err = m.Decode(ctx, paths)
+	_, err := m.Decode(ctx, paths)
 	return err
 }
 

@@ -234,7 +234,7 @@ func (w *worker) prompt(ctx context.Context, i int) error {
 		seeds[k] = prng.PathSeed(w.Recipe.Seed, m.Prompt, k)
 	}
 	if slices.ContainsFunc(todo, func(t task) bool { return t.arm.WholePaths }) {
-		if err := w.memo.decodeAll(ctx, p, seeds); err != nil {
+		if err := w.memo.decodeAll(ctx, bank{p, seeds}); err != nil {
 			return err
 		}
 	}
