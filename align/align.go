@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"imagecot/align/dpo"
+	"imagecot/align/guide"
 	"imagecot/align/iterdpo"
 	"imagecot/align/policy"
 	"imagecot/align/sft"
@@ -23,6 +24,8 @@ func Maker(open policy.Folders) objective.Maker {
 			return dpo.New(be, open, r, dir)
 		case "correction":
 			return sft.NewCorrection(be, open, r, dir)
+		case "guide":
+			return guide.New(be, open, r, dir)
 		}
 		return objective.New(be, r, dir)
 	}

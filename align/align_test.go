@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"imagecot/align/dpo"
+	"imagecot/align/guide"
 	"imagecot/align/iterdpo"
 	"imagecot/train"
 	"imagecot/train/objective"
@@ -27,6 +28,11 @@ func TestCommittedRecipesAreValid(t *testing.T) {
 		switch r.Kind {
 		case "dpo":
 			d := dpo.Defaults()
+			if err = objective.DecodeStrict(r.Data, &d); err == nil {
+				err = d.Validate()
+			}
+		case "guide":
+			d := guide.Defaults()
 			if err = objective.DecodeStrict(r.Data, &d); err == nil {
 				err = d.Validate()
 			}

@@ -26,6 +26,7 @@ func (a *app) trainCommand() *cobra.Command {
 		{"dpo", "Move the generator by preference pairs (DPO)"},
 		{"iterdpo", "Move the generator by pairs of its own images, in rounds (iterative DPO)"},
 		{"correction", "Teach the generator to correct its images (PARM++)"},
+		{"guide", "Move the generator by pairs and by a reward model's scores of fresh images"},
 		{"judge", "Train a judge (LLaVA-OneVision): zero-shot, ORM, PRM, PARM or PARM++, as the recipe says"},
 	} {
 		cmd.AddCommand(a.trainKindCommand(kind.name, kind.short))
@@ -57,9 +58,13 @@ func (a *app) trainVocabularyCommand() *cobra.Command {
 
 func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 	var file, out string
+	example := kind
+	if kind == "guide" {
+		example = "guided-orm"
+	}
 	cmd := &cobra.Command{
 		Use: kind + " -f RECIPE", Short: short, Args: exactArgs(0, "no arguments"),
-		Example: "  imagecot train " + kind + " -f recipes/tiny/" + kind + ".yaml",
+		Example: "  imagecot train " + kind + " -f recipes/tiny/" + example + ".yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
 				return usage("recipes lie in recipes/tiny", "-f is missing: which recipe?")

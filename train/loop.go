@@ -30,6 +30,20 @@ type Objective interface {
 	Metrics() []string
 }
 
+// Online is an objective whose batches depend on the weights, such as one that trains on images of its own making. The loop
+// then makes no batch ahead of its step.
+type Online interface {
+	Objective
+	// Look shows the weights as they are before a step (from 0), whose batches are made next. The tensors belong to the loop
+	// and end with the step. ErrStop ends the run as if it were finished, any other error as a failure.
+	Look(ctx context.Context, step int, weights map[string]*tensors.Tensor) error
+	// Figures are logged beside the metrics.
+	Figures() map[string]float64
+}
+
+// ErrStop is what Look returns, wrapped with the reason, when a rule of the recipe ends the run.
+var ErrStop = errors.New("train: stopped by rule")
+
 // ErrNotFinite is returned when a loss or gradient is no number; the last checkpoint is untouched.
 var ErrNotFinite = errors.New("train: loss or gradient is not finite")
 
@@ -47,6 +61,7 @@ type Loop struct {
 	state   map[string]*tensors.Tensor
 	step    int    // optimiser steps done
 	saved   string // newest checkpoint, "" if there is none
+	stopped string // why a rule ended the run, "" if none did
 	fused   *graph.Exec
 	micro   *graph.Exec
 	apply   *graph.Exec
@@ -78,6 +93,9 @@ func New(be compute.Backend, r Recipe, o Objective, log Logger) (*Loop, error) {
 
 // Step is the number of optimiser steps done.
 func (l *Loop) Step() int { return l.step }
+
+// Stopped says why a rule ended the run before its last step, "" if none did.
+func (l *Loop) Stopped() string { return l.stopped }
 
 // Weights returns the moving average if the recipe keeps one, else the weights themselves. They belong to the loop.
 func (l *Loop) Weights() map[string]*tensors.Tensor {
@@ -165,10 +183,23 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 		go func() { in, err := l.Objective.Batch(i); c <- made{in, err} }()
 		return c
 	}
-	next := produce(l.step * r.Accum)
+	online, _ := l.Objective.(Online)
+	var next chan made
+	if online == nil {
+		next = produce(l.step * r.Accum)
+	}
 	sums, since := make([]float64, len(l.Objective.Metrics())+2), 0
 	begun := time.Now()
 	for l.step < r.MaxSteps && ctx.Err() == nil {
+		if online != nil {
+			if err := online.Look(ctx, l.step, l.params); errors.Is(err, ErrStop) {
+				l.stopped = err.Error()
+				return nil
+			} else if err != nil {
+				return fmt.Errorf("train: before step %d: %w", l.step, err)
+			}
+			next = produce(l.step * r.Accum)
+		}
 		var batches [][]*tensors.Tensor
 		for a := range r.Accum {
 			m := <-next
@@ -176,7 +207,7 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 				return fmt.Errorf("train: batch of step %d: %w", l.step, m.err)
 			}
 			batches = append(batches, m.in)
-			if i := l.step*r.Accum + a + 1; i < r.MaxSteps*r.Accum {
+			if i := l.step*r.Accum + a + 1; i < r.MaxSteps*r.Accum && (online == nil || a+1 < r.Accum) {
 				next = produce(i)
 			}
 		}
@@ -214,6 +245,9 @@ func (l *Loop) figures(sums []float64, n int, took time.Duration) map[string]flo
 	}
 	for i, name := range l.Objective.Metrics() {
 		out[name] = sums[2+i] / float64(n)
+	}
+	if online, ok := l.Objective.(Online); ok {
+		maps.Copy(out, online.Figures())
 	}
 	return out
 }

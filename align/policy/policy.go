@@ -51,7 +51,7 @@ func Open(open Folders, name string) (*Policy, error) {
 		return nil, fmt.Errorf("policy: %s: %w", name, err)
 	}
 	p.Prompting = showo.NewPrompting(p.Config)
-	if p.Text, err = words(dir); err != nil {
+	if p.Text, err = Words(dir); err != nil {
 		return nil, fmt.Errorf("policy: %s: %w", name, err)
 	}
 	if p.Parent, err = Parent(dir, "init", name); err != nil {
@@ -76,8 +76,8 @@ func Open(open Folders, name string) (*Policy, error) {
 	return p, nil
 }
 
-// words is the folder's text tokenizer, or the one that all tiny models share.
-func words(dir fs.FS) (*bpe.Tokenizer, error) {
+// Words is the folder's text tokenizer, or the one that all tiny models share.
+func Words(dir fs.FS) (*bpe.Tokenizer, error) {
 	t, err := bpe.OpenFS(dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return t, err

@@ -57,16 +57,16 @@ func (r *Rows) repeat(n int) {
 	}
 }
 
-// tile is the number of rows that a reference runs at once.
+// tile is the number of rows that a scorer runs at once.
 const tile = 32
 
-// Reference computes log-probabilities by the starting weights.
-type Reference struct {
+// Scorer computes log-probabilities by fixed weights.
+type Scorer struct {
 	program *graphx.Program
 }
 
-// Reference is the policy before the first step, frozen.
-func (p *Policy) Reference(be compute.Backend) (*Reference, error) {
+// Reference computes by the starting weights.
+func (p *Policy) Reference(be compute.Backend) (*Scorer, error) {
 	w, err := p.Weights()
 	if err != nil {
 		return nil, err
@@ -75,12 +75,12 @@ func (p *Policy) Reference(be compute.Backend) (*Reference, error) {
 		sum, _ := showo.T2ILogProbs(s, p.Config, in[0], in[1], in[2])
 		return []*graph.Node{sum}
 	})
-	return &Reference{program}, err
+	return &Scorer{program}, err
 }
 
 // LogProbs returns one sum a row: log p of the hidden tokens of n rows, which add appends by their numbers. What it will
 // take is told to show once it is known. A sum that is no number is an error.
-func (r *Reference) LogProbs(ctx context.Context, n int, add func(rows *Rows, i int), show io.Writer) ([]float32, error) {
+func (r *Scorer) LogProbs(ctx context.Context, n int, add func(rows *Rows, i int), show io.Writer) ([]float32, error) {
 	out := make([]float32, 0, n+tile)
 	begun := time.Now()
 	for at := 0; at < n; at += tile {
@@ -110,7 +110,7 @@ func (r *Reference) LogProbs(ctx context.Context, n int, add func(rows *Rows, i 
 	}
 	for i, v := range out[:n] {
 		if v := float64(v); math.IsNaN(v) || math.IsInf(v, 0) {
-			return nil, fmt.Errorf("policy: the reference's log-probability of row %d is %v", i, v)
+			return nil, fmt.Errorf("policy: the log-probability of row %d is %v", i, v)
 		}
 	}
 	return out[:n], nil

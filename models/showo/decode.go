@@ -150,6 +150,14 @@ func (d *Decoder) Config() Config { return d.cfg }
 // Options in use.
 func (d *Decoder) Options() Options { return d.o }
 
+// Forget drops what was computed from the weights. It must be called when they were replaced, and not during a step.
+func (d *Decoder) Forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.prefixes)
+	d.order, d.tiles = nil, nil
+}
+
 // Condition runs a condition (Prompting.Condition: t2i, text, eot; at most S+1 ids) through the model, or finds it among
 // the recent ones.
 func (d *Decoder) Condition(ids []int32) (*Prefix, error) {

@@ -47,6 +47,9 @@ func (g *Generator) Config() Config { return g.decoder.cfg }
 // Options in use.
 func (g *Generator) Options() Options { return g.decoder.o }
 
+// Forget must be called when the weights were replaced, and not during a step.
+func (g *Generator) Forget() { g.decoder.Forget() }
+
 // Fits reports whether a text is conditioned on whole; a longer one is cut.
 func (g *Generator) Fits(text string) bool { return g.prompts.Fits(g.text.Encode(text)) }
 

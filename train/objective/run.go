@@ -115,6 +115,12 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 	if err != nil {
 		return err
 	}
+	if why := loop.Stopped(); why != "" {
+		fmt.Fprintf(show, "step %d of %d is the last: %s\n", loop.Step(), r.MaxSteps, why)
+		if err := loop.Save(dir); err != nil {
+			return err
+		}
+	}
 	return finish(loop, o, filepath.Join(dir, "final"))
 }
 
@@ -155,7 +161,7 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 		return fmt.Errorf("objective: recipe: %w", err)
 	}
 	m := ckpt.Manifest{
-		Kind: l.Recipe.Kind, Name: l.Recipe.Name, Recipe: recipe, Steps: l.Step(),
+		Kind: l.Recipe.Kind, Name: l.Recipe.Name, Recipe: recipe, Steps: l.Step(), Notes: l.Stopped(),
 		Date: time.Now().UTC().Format(time.RFC3339),
 	}
 	if from, ok := o.(Derived); ok {

@@ -1,0 +1,92 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"imagecot/internal/graphx"
+	"imagecot/models/nn"
+	"imagecot/models/showo"
+
+	"github.com/gomlx/compute"
+	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph code reads as formulas
+	"github.com/gomlx/gomlx/core/tensors"
+)
+
+// Divergence measures how far weights have moved from the starting ones: the sum over a row's hidden tokens, soi and eoi
+// of KL(pi || ref) of the predictions, in nats. It is exact for the row, and not an estimate from the tokens drawn.
+type Divergence struct {
+	weights *graphx.Weights // the present ones by their names, the starting ones below reference.
+	program *graphx.Program
+}
+
+// frozen is what comes before the names of the starting weights.
+const frozen = "reference"
+
+// Divergence starts with the starting weights on both sides.
+func (p *Policy) Divergence(be compute.Backend) (*Divergence, error) {
+	all, err := p.Weights()
+	if err != nil {
+		return nil, err
+	}
+	reference, err := p.Weights()
+	if err != nil {
+		return nil, err
+	}
+	for name, t := range reference {
+		all[frozen+"."+name] = t
+	}
+	d := &Divergence{weights: graphx.NewWeights(all)}
+	d.program, err = graphx.NewProgram(be, "divergence", d.weights, graphx.PolicyFor(be), func(s graphx.Scope, in []*Node) []*Node {
+		pi, target := predictions(s, p.Config, in)
+		ref, _ := predictions(s.In(frozen), p.Config, in)
+		kl := ReduceSum(Mul(Exp(pi), Sub(pi, ref)), -1)
+		return []*Node{ReduceSum(Mul(kl, target), -1)}
+	})
+	return d, err
+}
+
+// predictions are log softmax(logits) [R, N+2, V] from soi to eoi, and 1 where there is a target [R, N+2].
+func predictions(s graphx.Scope, cfg showo.Config, in []*Node) (logProbs, target *Node) {
+	ids, labels, pads := in[0], in[1], in[2]
+	l := ids.Shape().Dimensions[1]
+	from := l - cfg.NumVQTokens - 2
+	h := showo.Hidden(s, cfg, showo.Sequence{IDs: ids, Allow: showo.T2IAllow(cfg, pads, from), ImageAt: from + 1})
+	logits := showo.Head(s, cfg, Slice(h, AxisRange(), AxisRange(from, l), AxisRange()))
+	labels = Slice(labels, AxisRange(), AxisRange(from, l))
+	target = ConvertDType(GreaterOrEqual(labels, ZerosLike(labels)), logits.DType())
+	return Sub(logits, InsertAxes(nn.LogSumExp(logits), -1)), target
+}
+
+// Set replaces one of the present weights. The tensor belongs to the caller.
+func (d *Divergence) Set(name string, t *tensors.Tensor) { d.weights.Set(name, t) }
+
+// Mean is the mean over n rows, which add appends by their numbers.
+func (d *Divergence) Mean(ctx context.Context, n int, add func(rows *Rows, i int)) (float64, error) {
+	sum := 0.0
+	for at := 0; at < n; at += tile {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		var rows Rows
+		for i := at; i < min(at+tile, n); i++ {
+			add(&rows, i)
+		}
+		real := rows.Len()
+		rows.repeat(tile)
+		in := rows.Tensors()
+		out, err := d.program.Run(in[0], in[1], in[2])
+		graphx.Free(in...)
+		if err != nil {
+			return 0, err
+		}
+		for _, v := range graphx.Floats(out[0])[:real] {
+			sum += float64(v) / float64(n)
+		}
+	}
+	if math.IsNaN(sum) || math.IsInf(sum, 0) {
+		return 0, fmt.Errorf("policy: the divergence from the starting weights is %v", sum)
+	}
+	return sum, nil
+}
