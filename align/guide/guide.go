@@ -196,8 +196,14 @@ func newGuide(be compute.Backend, open policy.Folders, r train.Recipe, dir strin
 	if len(list) < g.data.Groups+g.data.Watch.Prompts {
 		return nil, fmt.Errorf("guide: %d prompts, but a draw takes %d and %d are watched", len(list), g.data.Groups, g.data.Watch.Prompts)
 	}
-	cut := len(list) - g.data.Watch.Prompts
-	g.train, g.watched = list[:cut], list[cut:]
+	stride := len(list) / max(g.data.Watch.Prompts, 1) // the tasks come in turn, so that a regular choice has all of them
+	for i, m := range list {
+		if i%stride == stride/2 && len(g.watched) < g.data.Watch.Prompts {
+			g.watched = append(g.watched, m)
+		} else {
+			g.train = append(g.train, m)
+		}
+	}
 	w, err := g.policy.Weights()
 	if err != nil {
 		return nil, err
