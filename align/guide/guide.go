@@ -7,7 +7,7 @@
 //     loss = -mean(advantage * log pi / tokens) + kl_coef * KL(pi || ref)
 //  3. all images of a group share ratio and mask
 //
-// and the DPO loss on offline pairs is added. Deviation D21: the authors add -log P(yes) of images that are sampled outside
+// and the DPO loss on offline pairs is added. Deviation D22: the authors add -log P(yes) of images that are sampled outside
 // the graph, a constant that moves nothing; `method: official` does so too.
 //
 // Rewards are won by deceiving the reward model, too: prompts that are not trained on, a second judge, the evaluator, the

@@ -6,7 +6,6 @@ import (
 	"math"
 
 	"imagecot/internal/graphx"
-	"imagecot/models/nn"
 	"imagecot/models/showo"
 
 	"github.com/gomlx/compute"
@@ -39,24 +38,12 @@ func (p *Policy) Divergence(be compute.Backend) (*Divergence, error) {
 	}
 	d := &Divergence{weights: graphx.NewWeights(all)}
 	d.program, err = graphx.NewProgram(be, "divergence", d.weights, graphx.PolicyFor(be), func(s graphx.Scope, in []*Node) []*Node {
-		pi, target := predictions(s, p.Config, in)
-		ref, _ := predictions(s.In(frozen), p.Config, in)
+		pi, target := showo.T2IPredictions(s, p.Config, in[0], in[1], in[2])
+		ref, _ := showo.T2IPredictions(s.In(frozen), p.Config, in[0], in[1], in[2])
 		kl := ReduceSum(Mul(Exp(pi), Sub(pi, ref)), -1)
 		return []*Node{ReduceSum(Mul(kl, target), -1)}
 	})
 	return d, err
-}
-
-// predictions are log softmax(logits) [R, N+2, V] from soi to eoi, and 1 where there is a target [R, N+2].
-func predictions(s graphx.Scope, cfg showo.Config, in []*Node) (logProbs, target *Node) {
-	ids, labels, pads := in[0], in[1], in[2]
-	l := ids.Shape().Dimensions[1]
-	from := l - cfg.NumVQTokens - 2
-	h := showo.Hidden(s, cfg, showo.Sequence{IDs: ids, Allow: showo.T2IAllow(cfg, pads, from), ImageAt: from + 1})
-	logits := showo.Head(s, cfg, Slice(h, AxisRange(), AxisRange(from, l), AxisRange()))
-	labels = Slice(labels, AxisRange(), AxisRange(from, l))
-	target = ConvertDType(GreaterOrEqual(labels, ZerosLike(labels)), logits.DType())
-	return Sub(logits, InsertAxes(nn.LogSumExp(logits), -1)), target
 }
 
 // Set replaces one of the present weights. The tensor belongs to the caller.

@@ -120,6 +120,18 @@ func T2ILogProbs(s graphx.Scope, cfg Config, ids, labels, pads *Node) (sum, n *N
 	return Neg(ReduceSum(loss, -1)), ReduceSum(count, -1)
 }
 
+// T2IPredictions returns, for rows as those of T2ILoss, log softmax(logits) over the whole vocabulary from soi to eoi,
+// [B, N+2, V], and 1 where there is a target, [B, N+2], float32.
+func T2IPredictions(s graphx.Scope, cfg Config, ids, labels, pads *Node) (logProbs, isTarget *Node) {
+	l := ids.Shape().Dimensions[1]
+	text := l - cfg.NumVQTokens - 2
+	h := Hidden(s, cfg, Sequence{IDs: ids, Allow: omniAllow(cfg, pads, text, 1), ImageAt: text + 1})
+	logits := Head(s, cfg, columns(h, text, l))
+	labels = columns(labels, text, l)
+	isTarget = ConvertDType(GreaterOrEqual(labels, ZerosLike(labels)), dtypes.Float32)
+	return Sub(logits, InsertAxes(nn.LogSumExp(logits), -1)), isTarget
+}
+
 // imageSums is the cross-entropy of the last image of rows that hold so many.
 func imageSums(s graphx.Scope, cfg Config, ids, labels, pads *Node, images int) (loss, isTarget *Node) {
 	l, block := ids.Shape().Dimensions[1], cfg.NumVQTokens+2
