@@ -20,7 +20,7 @@ func (a *app) curateCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.curatePromptsCommand(), a.curateRankingCommand(), a.curateStepsCommand(), a.curateParmCommand(), a.curatePairsCommand())
-	cmd.AddCommand(a.curateReflectionCommand(), a.curateCorrectionCommand())
+	cmd.AddCommand(a.curateReflectionCommand(), a.curateCorrectionCommand(), a.curateExportCommand())
 	return cmd
 }
 

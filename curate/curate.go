@@ -39,7 +39,7 @@ var ErrOtherData = errors.New("the folder holds another data set")
 type Parts func(done, total int)
 
 // build writes the parts that are missing. id describes how the data are made; it has to be equal for a build to go on.
-func build[Row any](ctx context.Context, dir string, id any, parts int, progress Parts, make func(ctx context.Context, part int) ([]Row, error)) error {
+func build[Row any](ctx context.Context, dir string, id any, parts int, progress Parts, make func(ctx context.Context, part int) ([]Row, error), options ...parquet.WriterOption) error {
 	unlock, err := claim(dir, id)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func build[Row any](ctx context.Context, dir string, id any, parts int, progress
 		if err != nil {
 			return fmt.Errorf("curate: part %d: %w", part, err)
 		}
-		if err := writePart(dir, part, rows); err != nil {
+		if err := writePart(dir, part, rows, options...); err != nil {
 			return err
 		}
 		if progress != nil {
@@ -68,9 +68,9 @@ func build[Row any](ctx context.Context, dir string, id any, parts int, progress
 }
 
 // writePart writes one part as Parquet.
-func writePart[Row any](dir string, part int, rows []Row) error {
+func writePart[Row any](dir string, part int, rows []Row, options ...parquet.WriterOption) error {
 	var b bytes.Buffer
-	if err := parquet.Write(&b, rows, parquet.Compression(&parquet.Zstd)); err != nil {
+	if err := parquet.Write(&b, rows, append(options, parquet.Compression(&parquet.Zstd))...); err != nil {
 		return fmt.Errorf("curate: part %d: %w", part, err)
 	}
 	if err := atomicfile.WriteFile(filepath.Join(dir, partName(part)), b.Bytes(), 0o644); err != nil {

@@ -1,0 +1,152 @@
+package curate
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"imagecot/cot"
+	"imagecot/verify/questions"
+)
+
+// exported is a row of any data set on its way to another format.
+type exported struct {
+	tokens []int32
+	good   []int32 // of the good image, where the row is a couple and tokens are the bad image's
+	row    pictureRow
+	talks  [][]llavaTurn // conversations about the image
+}
+
+// exportable reads a data set, whatever kind its recipe.json says it is.
+func exportable(dir string, set questions.Set) ([]exported, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "recipe.json"))
+	if err != nil {
+		return nil, fmt.Errorf("curate: export: %w", err)
+	}
+	var id struct {
+		Kind string `json:"kind"`
+	}
+	if err := json.Unmarshal(text, &id); err != nil {
+		return nil, fmt.Errorf("curate: export: %s/recipe.json: %w", dir, err)
+	}
+	words := wording{set}
+	var rows []exported
+	switch id.Kind {
+	case "ranking":
+		rows, err = convert(dir, words.ranking)
+	case "steps":
+		rows, err = convert(dir, words.step)
+	case "parm":
+		rows, err = convert(dir, words.parm)
+	case "reflection":
+		rows, err = convert(dir, words.reflected)
+	case "pairs":
+		rows, err = convert(dir, func(p Pair) exported {
+			return exported{tokens: p.Rejected, good: p.Chosen, row: pictureRow{Task: p.Task, Prompt: p.Prompt, Metadata: p.Metadata}}
+		})
+	case "correction":
+		rows, err = convert(dir, func(c Correction) exported {
+			return exported{tokens: c.Bad, good: c.Good, row: pictureRow{Task: c.Task, Prompt: c.Prompt, Metadata: c.Metadata, Reason: c.Reason}}
+		})
+	default:
+		return nil, fmt.Errorf("curate: export: %s is a data set of kind %q, want ranking, steps, parm, reflection, pairs or correction", dir, id.Kind)
+	}
+	if err == nil && len(rows) == 0 {
+		err = fmt.Errorf("curate: export: %s holds no rows", dir)
+	}
+	return rows, err
+}
+
+func convert[Row any](dir string, one func(Row) exported) ([]exported, error) {
+	rows, err := Read[Row](dir)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]exported, len(rows))
+	for i, r := range rows {
+		out[i] = one(r)
+	}
+	return out, nil
+}
+
+// wording puts labels into conversations.
+type wording struct{ set questions.Set }
+
+// talk is a conversation: a question with its answer, after the turns that precede it.
+func (w wording) talk(kind cot.QuestionKind, prompt, answer string) []llavaTurn {
+	p := cot.Prompt{Text: prompt}
+	var out []llavaTurn
+	for _, t := range w.set.After(kind, p) {
+		out = append(out, llavaTurn{"human", t.Text}, llavaTurn{"gpt", t.Answer})
+	}
+	out = append(out, llavaTurn{"human", w.set.Text(kind, p)}, llavaTurn{"gpt", answer})
+	out[0].Value = "<image> " + out[0].Value
+	return out
+}
+
+func yesNo(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "no"
+}
+
+// word is a label as it is answered, "" for one that was not asked.
+func word(l Label) string {
+	switch l {
+	case Yes:
+		return "yes"
+	case No:
+		return "no"
+	}
+	return ""
+}
+
+func (w wording) ranking(r Image) exported {
+	label := yesNo(r.Correct)
+	return exported{
+		tokens: r.Final(),
+		row:    pictureRow{Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Step: r.Steps, Outcome: label},
+		talks:  [][]llavaTurn{w.talk(cot.Outcome, r.Prompt, label)},
+	}
+}
+
+func (w wording) step(r Step) exported {
+	label := yesNo(r.Yes())
+	return exported{
+		tokens: r.Sample,
+		row:    pictureRow{Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Step: r.Step, Process: label},
+		talks:  [][]llavaTurn{w.talk(cot.Process, r.Prompt, label)},
+	}
+}
+
+// parm asks clarity and, after a yes, potential in one conversation; the outcome is another one.
+func (w wording) parm(r Parm) exported {
+	x := exported{tokens: r.Sample, row: pictureRow{
+		Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Step: r.Step,
+		Clear: word(Label(r.Clarity)), Hope: word(Label(r.Potential)), Outcome: word(Label(r.Outcome)),
+	}}
+	switch {
+	case x.row.Hope != "":
+		x.talks = append(x.talks, w.talk(cot.Potential, r.Prompt, x.row.Hope))
+	case x.row.Clear != "":
+		x.talks = append(x.talks, w.talk(cot.Clarity, r.Prompt, x.row.Clear))
+	}
+	if x.row.Outcome != "" {
+		x.talks = append(x.talks, w.talk(cot.Outcome, r.Prompt, x.row.Outcome))
+	}
+	return x
+}
+
+func (w wording) reflected(r Reflected) exported {
+	x := exported{tokens: r.Image, row: pictureRow{
+		Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Outcome: yesNo(r.Correct), Reason: r.Reason,
+	}}
+	if r.Correct {
+		x.talks = [][]llavaTurn{w.talk(cot.Reflection, r.Prompt, "yes")}
+	} else {
+		x.talks = [][]llavaTurn{w.talk(cot.Reason, r.Prompt, r.Reason)}
+	}
+	return x
+}
