@@ -119,7 +119,7 @@ func (a *app) evalCommand() *cobra.Command {
 	f.StringVarP(&out, "out", "o", "out/eval", "folder to write to")
 	f.StringVar(&format, "format", "text", "table format: text, markdown, csv, html")
 	f.BoolVar(&asJSON, "json", false, "one JSON object")
-	cmd.AddCommand(a.curvesCommand(), a.judgeCommand())
+	cmd.AddCommand(a.curvesCommand(), a.judgeCommand(), a.evalCorrectionCommand())
 	return cmd
 }
 

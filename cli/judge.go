@@ -44,17 +44,27 @@ func (a *app) judgeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var reasons *experiment.ReasonScore
+			if reward == "parmpp" {
+				if reasons, err = a.checkReasons(cmd, p, judge, from, share, limit); err != nil {
+					return err
+				}
+			}
 			if asJSON {
 				return a.json(struct {
-					Scores []experiment.CheckScore `json:"scores"`
-					Steps  []experiment.StepRate   `json:"steps"`
-				}{scores, rates})
+					Scores  []experiment.CheckScore `json:"scores"`
+					Steps   []experiment.StepRate   `json:"steps"`
+					Reasons *experiment.ReasonScore `json:"reasons,omitempty"`
+				}{scores, rates, reasons})
 			}
-			return a.printCheck(scores, rates)
+			if err := a.printCheck(scores, rates); err != nil || reasons == nil {
+				return err
+			}
+			return a.printReasons(*reasons)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&reward, "reward", "orm", "what the data are for: orm (ranking), prm (steps), parm")
+	f.StringVar(&reward, "reward", "orm", "what the data are for: orm (ranking), prm (steps), parm, parmpp (reflection)")
 	f.StringVar(&from, "from", "out/ranking", "folder of curated data")
 	f.Float64Var(&share, "validation", .1, "share of the prompts that training leaves out")
 	f.IntVar(&limit, "limit", 0, "ask at most this many questions (0 = all)")

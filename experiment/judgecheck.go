@@ -23,7 +23,7 @@ type CheckRow struct {
 }
 
 // CheckRows reads the validation prompts of curated data: ranking data ask the outcome, step data the process, PARM data
-// clarity, potential and outcome. Training leaves these prompts out, and no test prompt is among them, so models may be
+// clarity, potential and outcome, reflection data the reflection. Training leaves these prompts out, and no test prompt is among them, so models may be
 // chosen by them.
 func CheckRows(dir, reward string, share float64) ([]CheckRow, error) {
 	var out []CheckRow
@@ -64,8 +64,16 @@ func CheckRows(dir, reward string, share float64) ([]CheckRow, error) {
 				}
 			}
 		}
+	case "parmpp":
+		rows, err := curate.Read[curate.Reflected](dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			add(cot.Reflection, r.Task, r.Prompt, 0, r.Image, r.Correct)
+		}
 	default:
-		return nil, fmt.Errorf("experiment: %w: %q is no reward model (orm, prm, parm)", ErrRecipe, reward)
+		return nil, fmt.Errorf("experiment: %w: %q is no reward model (orm, prm, parm, parmpp)", ErrRecipe, reward)
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("experiment: %w: no validation prompt in %s at a share of %v", ErrRecipe, dir, share)
@@ -137,7 +145,7 @@ func (p *Pipeline) CheckJudge(ctx context.Context, judge string, rows []CheckRow
 
 func checkScores(rows []CheckRow, verdicts []cot.Verdict) []CheckScore {
 	var out []CheckScore
-	for _, kind := range []cot.QuestionKind{cot.Clarity, cot.Potential, cot.Process, cot.Outcome} {
+	for _, kind := range []cot.QuestionKind{cot.Clarity, cot.Potential, cot.Process, cot.Outcome, cot.Reflection} {
 		for _, task := range append(geneval.Tasks(), "all") {
 			s := CheckScore{Kind: kind, Task: task}
 			var items []curate.Item
