@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -174,10 +175,10 @@ func readTables(f reproduceFlags, n int) (all []experiment.PaperTable, names []s
 	return all, names, nil
 }
 
-// reproduceModels says where models are: shipped (no entry), trained here, or in the folder of full checkpoints, which
-// must hold the generator at least.
-func (a *app) reproduceModels(f reproduceFlags, scale experiment.Scale) (map[string]string, error) {
-	models := map[string]string{}
+// reproduceModels says where models are: shipped (no entry), trained here, presets, or folders below --models. What no row
+// can do without must be there.
+func (a *app) reproduceModels(f reproduceFlags, scale experiment.Scale) (experiment.ModelNames, error) {
+	models := experiment.ModelNames{}
 	if f.train {
 		if len(scale.Train) == 0 {
 			return nil, usage("train with `imagecot train` on a large machine and name the folder with --models", "--train knows the tiny world only")
@@ -188,20 +189,21 @@ func (a *app) reproduceModels(f reproduceFlags, scale experiment.Scale) (map[str
 		models["tiny"] = models["generator"]
 		return models, nil
 	}
-	var missing []string
-	for name, folder := range scale.Models {
-		models[name] = filepath.Join(f.models, folder)
-		if _, err := os.Stat(models[name]); err != nil {
-			missing = append(missing, models[name])
+	for name, model := range scale.Models {
+		if models[name] = model; !experiment.IsPreset(model) {
+			models[name] = f.models + string(filepath.Separator) + model // with a separator it is never a shipped model's name
 		}
 	}
-	slices.Sort(missing)
-	for _, name := range []string{"tiny", "tokenizer"} {
-		if path, ok := models[name]; ok && slices.Contains(missing, path) {
-			return nil, &userError{
-				err:  fmt.Errorf("cli: reproduce: this scale needs checkpoints that are not there: %s", strings.Join(missing, ", ")),
-				code: exitNotFound, hint: "put them below --models, or use --scale tiny",
-			}
+	var missing []error
+	for _, name := range []string{"tiny", "tokenizer", "detector", "clip"} {
+		if _, err := models.Find(name); err != nil {
+			missing = append(missing, err)
+		}
+	}
+	if missing != nil {
+		return nil, &userError{
+			err:  fmt.Errorf("cli: reproduce: this scale needs checkpoints that are not there: %w", errors.Join(missing...)),
+			code: exitNotFound, hint: "bring them with `imagecot pull`, put folders below --models, or use --scale tiny",
 		}
 	}
 	return models, nil

@@ -25,6 +25,7 @@ type Pipeline struct {
 	backend   compute.Backend
 	self      func() (cot.Judge, error) // makes the generator a judge of its own images
 	judges    map[string]openedJudge    // by name, shared by arms
+	evaluate  Evaluate                  // final images
 	evaluated sync.Mutex                // guards verdicts
 	verdicts  map[verdictKey]geneval.Result
 	note      func(format string, args ...any)
@@ -37,7 +38,7 @@ func Open(ctx context.Context, r Recipe, note func(format string, args ...any)) 
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Recipe: r, Models: map[string]string{}, judges: map[string]openedJudge{}, verdicts: map[verdictKey]geneval.Result{}, note: note, told: map[string]bool{}}
+	p := &Pipeline{Recipe: r, Models: map[string]string{}, judges: map[string]openedJudge{}, verdicts: map[verdictKey]geneval.Result{}, note: note, told: map[string]bool{}, evaluate: world.Evaluator().Evaluate}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -73,7 +74,7 @@ func (p *Pipeline) CheckPrompt(text string) error {
 	return err
 }
 
-// Evaluate judges a final image with the tiny world's detector. Verdicts are remembered for a while: several strategies
+// Evaluate judges a final image with the tiny world's detector, or GenEval's where that was opened. Verdicts are remembered for a while: several strategies
 // end with the same images. Safe for concurrent use.
 func (p *Pipeline) Evaluate(ctx context.Context, img image.Image, m geneval.Metadata) (geneval.Result, error) {
 	key := verdictKey{hashImage(img), m.Dump()}
@@ -83,7 +84,7 @@ func (p *Pipeline) Evaluate(ctx context.Context, img image.Image, m geneval.Meta
 	if ok {
 		return r, nil
 	}
-	r, err := world.Evaluator().Evaluate(ctx, img, m)
+	r, err := p.evaluate(ctx, img, m)
 	if err != nil {
 		return r, err
 	}

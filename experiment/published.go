@@ -58,6 +58,12 @@ func presetOf(name string) (p preset.Preset, ok bool) {
 	return p, err == nil
 }
 
+// IsPreset reports whether a name is a preset's.
+func IsPreset(name string) bool {
+	_, ok := presetOf(name)
+	return ok
+}
+
 // ApplyPreset puts the decoding defaults of a generator that is a preset into the recipe, where keep does not say that the
 // user chose a value. The recipe's keys are "steps", "guidance" and "temperature".
 func (r *Recipe) ApplyPreset(keep func(key string) bool) {

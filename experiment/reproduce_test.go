@@ -214,3 +214,32 @@ func recipesOf(t *testing.T) fs.FS {
 	}
 	return dir
 }
+
+// TestModelNames: a preset that was not pulled, a folder that is not there and an unknown strategy leave rows out, with
+// what would bring them; they do not end the run.
+func TestModelNames(t *testing.T) {
+	t.Setenv("HF_HOME", t.TempDir())
+	t.Setenv("HF_HUB_CACHE", "")
+	t.Setenv("HUGGINGFACE_HUB_CACHE", "")
+	here := t.TempDir()
+	names := ModelNames{"orm": "cot-orm", "prm": filepath.Join(here, "gone"), "dpo": here}
+	for name, want := range map[string]string{"orm": "imagecot pull cot-orm", "prm": "imagecot train judge -f recipes/tiny/prm.yaml"} {
+		if _, err := names.Find(name); !errors.Is(err, ErrAbsent) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", name, err, want)
+		}
+	}
+	for name, want := range map[string]string{"dpo": here, "parm": "parm"} {
+		if got, err := names.Find(name); got != want || err != nil {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	p := &Pipeline{}
+	for _, strategy := range []string{"oracle", "telepathy@orm"} {
+		if _, _, err := p.benchArm(names, strategy); !errors.Is(err, ErrAbsent) {
+			t.Errorf("%s: error %v", strategy, err)
+		}
+	}
+	if err := (&Pipeline{}).useDetector(ModelNames{"detector": "geneval-detector"}); !errors.Is(err, ErrAbsent) {
+		t.Errorf("a detector that was not pulled: %v", err)
+	}
+}
