@@ -198,6 +198,7 @@ func (a *app) curateParmCommand() *cobra.Command {
 	f.StringVar(&d.From, "from", "out/ranking", "folder of ranking data")
 	f.IntVar(&d.Labels.BlurredBefore, "blurred-before", d.Labels.BlurredBefore, "steps below are not clear")
 	f.IntVar(&d.Labels.ClearAfter, "clear-after", d.Labels.ClearAfter, "steps above are clear")
+	f.IntVar(&d.Labels.PotentialFrom, "potential-from", d.Labels.PotentialFrom, "first step whose potential is labelled (the paper: the first clear one)")
 	f.IntVar(&d.PartSize, "part", 512, "paths a part")
 	f.StringVarP(&d.Dir, "out", "o", "out/parm", "folder to write to")
 	return cmd

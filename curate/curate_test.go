@@ -235,6 +235,21 @@ func TestParmLabels(t *testing.T) {
 	}
 }
 
+func TestPotentialMayBeLabelledEarlier(t *testing.T) {
+	l := DefaultParmLabels(18)
+	l.PotentialFrom = 6
+	for step, want := range map[int][3]Label{5: {No, NotAsked, NotAsked}, 6: {No, Yes, NotAsked}, 10: {NotAsked, Yes, NotAsked}, 18: {Yes, Yes, Yes}} {
+		c, p, o := l.Label(Image{Correct: true, Steps: 18}, step)
+		if got := [3]Label{c, p, o}; got != want {
+			t.Errorf("step %d: clarity, potential, outcome %v, want %v", step, got, want)
+		}
+	}
+	l.PotentialFrom = 13
+	if err := (ParmData{Dir: t.TempDir(), From: t.TempDir(), Labels: l, PartSize: 1}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "labels") {
+		t.Errorf("clear steps without potential: error %v", err)
+	}
+}
+
 func TestDamagedPart(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, partName(0)), []byte("PAR1 but no more"), 0o600); err != nil {

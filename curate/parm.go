@@ -32,7 +32,7 @@ type Parm struct {
 	Step      int32   `parquet:"step"`
 	Sample    []int32 `parquet:"sample"`
 	Clarity   int32   `parquet:"clarity"`   // a Label: Yes after ClearAfter, No before BlurredBefore
-	Potential int32   `parquet:"potential"` // a Label: the verdict on the final image; NotAsked unless clear
+	Potential int32   `parquet:"potential"` // a Label: the verdict on the final image; NotAsked before PotentialFrom
 	Outcome   int32   `parquet:"outcome"`   // a Label: the verdict, at the last step only (best-of-N' selection)
 }
 
@@ -40,11 +40,14 @@ type Parm struct {
 type ParmLabels struct {
 	BlurredBefore int `json:"blurred_before"` // steps below are not clear
 	ClearAfter    int `json:"clear_after"`    // steps above are clear; what lies between is left out
+	// PotentialFrom is the first step whose potential is labelled. Deviation D26: the paper labels clear steps only. But
+	// potential is asked on the first yes to clarity, which may come too early, and then PARM should know what it is asked.
+	PotentialFrom int `json:"potential_from"`
 }
 
 // DefaultParmLabels are the paper's for 18 steps, in proportion for another number.
 func DefaultParmLabels(steps int) ParmLabels {
-	return ParmLabels{BlurredBefore: (10*steps + 9) / 18, ClearAfter: (11*steps + 9) / 18}
+	return ParmLabels{BlurredBefore: (10*steps + 9) / 18, ClearAfter: (11*steps + 9) / 18, PotentialFrom: (12*steps + 9) / 18}
 }
 
 // Label labels one path's step; clear is NotAsked for the steps in between.
@@ -53,7 +56,10 @@ func (l ParmLabels) Label(row Image, step int) (clarity, potential, outcome Labe
 	case step < l.BlurredBefore:
 		clarity = No
 	case step > l.ClearAfter:
-		clarity, potential = Yes, label(row.Correct)
+		clarity = Yes
+	}
+	if step >= l.PotentialFrom {
+		potential = label(row.Correct)
 	}
 	if step == int(row.Steps) {
 		outcome = label(row.Correct)
@@ -72,7 +78,7 @@ type ParmData struct {
 
 // Run builds what is missing and writes the card.
 func (p ParmData) Run(ctx context.Context) error {
-	if p.PartSize < 1 || p.Labels.BlurredBefore > p.Labels.ClearAfter+1 {
+	if p.PartSize < 1 || p.Labels.BlurredBefore > p.Labels.ClearAfter+1 || p.Labels.PotentialFrom < 1 || p.Labels.PotentialFrom > p.Labels.ClearAfter+1 {
 		return fmt.Errorf("curate: parm: labels %+v, %d paths a part", p.Labels, p.PartSize)
 	}
 	images, err := Read[Image](p.From)
@@ -95,7 +101,7 @@ func (p ParmData) Run(ctx context.Context) error {
 		for _, img := range images[part*p.PartSize : min((part+1)*p.PartSize, len(images))] {
 			for step := 1; step <= int(img.Steps); step++ {
 				c, pot, out := p.Labels.Label(img, step)
-				if c == NotAsked && out == NotAsked {
+				if c == NotAsked && pot == NotAsked && out == NotAsked {
 					continue
 				}
 				rows = append(rows, Parm{
@@ -134,7 +140,7 @@ func (p ParmData) card() error {
 		title: "PARM data",
 		lines: []string{
 			fmt.Sprintf("clarity: %d yes (after step %d), %d no (before step %d)", count["clarity 2"], p.Labels.ClearAfter, count["clarity 1"], p.Labels.BlurredBefore),
-			fmt.Sprintf("potential: %d rows, the verdict on the final image of the path, asked where clarity is yes; by task below", len(potential)),
+			fmt.Sprintf("potential: %d rows, the verdict on the final image of the path, from step %d on; by task below", len(potential), p.Labels.PotentialFrom),
 			fmt.Sprintf("outcome: %d rows, the verdict at the last step", count["outcome"]),
 		},
 		rows: balance(potential),

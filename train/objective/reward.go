@@ -26,9 +26,9 @@ import (
 
 // Reward fine-tunes the zero-shot judge into a reward model on the generator's own step images (App. B): the ORM on
 // final images, the PRM on steps labelled by roll-outs, PARM on clarity, potential and outcome at once, PARM++ on these,
-// on reflections and on reasons in words. Labels are
-// balanced inside a prompt (and inside a step, where that is not the question itself), so that neither prompt nor step
-// gives them away. Some rendered scenes with the zero-shot judge's questions keep alive what it knew.
+// on reflections and on reasons in words. Labels are balanced inside a prompt (and inside a step, where that is not the
+// question itself), so that neither prompt nor step gives them away. Half of the groups are mirrored, words and all, which
+// makes other images of few prompts. Some rendered scenes with the zero-shot judge's questions keep alive what it knew.
 type Reward struct {
 	judge   *Judge // words, chat template, architecture, and the questions about renders
 	recipe  train.Recipe
@@ -52,17 +52,35 @@ type RewardData struct {
 	Questions    int     `json:"questions"`     // questions about a render
 	RenderWeight float64 `json:"render_weight"` // of such a question, beside 1 for one about a step image
 	Length       int     `json:"length"`        // positions of a segment
+	// NotClear is the weight of a no to clarity, beside 1 for a yes. PARM asks no more after the first yes, so that one
+	// false yes among many steps spoils a path, and a false no costs one step.
+	NotClear float64 `json:"not_clear_weight"`
 }
 
-// shown is one step image and what is asked about it.
+// shown is one step image of a prompt and what is asked about it.
 type shown struct {
+	prompt   string
 	tokens   []int32
 	examples []llavaov.Example
 }
 
+// mirror turns the words of what is asked, if the mirrored prompt asks for no test prompt's scene.
+func (s *shown) mirror() bool {
+	m, err := world.ParsePrompt(world.MirrorText(s.prompt))
+	if err != nil || world.HeldOut(m) {
+		return false
+	}
+	for _, e := range s.examples {
+		for i := range e {
+			e[i].Text, e[i].Answer = world.MirrorText(e[i].Text), world.MirrorText(e[i].Answer)
+		}
+	}
+	return true
+}
+
 // NewReward reads the data and the tokenizer.
 func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
-	w := &Reward{recipe: r, data: RewardData{Validation: .1, Renders: 4, Questions: 2, RenderWeight: .5, Length: 40, Reflections: .3}}
+	w := &Reward{recipe: r, data: RewardData{Validation: .1, Renders: 4, Questions: 2, RenderWeight: .5, Length: 40, Reflections: .3, NotClear: 1}}
 	if err := DecodeStrict(r.Data, &w.data); err != nil {
 		return nil, err
 	}
@@ -142,7 +160,7 @@ func (w *Reward) openORM() error {
 		var out []shown
 		yes, no := pairs.Draw(rng)
 		for _, i := range []int{yes, no} {
-			out = append(out, shown{kept[i].Final(), []llavaov.Example{{w.ask(cot.Outcome, kept[i].Prompt, i == yes)}}})
+			out = append(out, shown{kept[i].Prompt, kept[i].Final(), []llavaov.Example{{w.ask(cot.Outcome, kept[i].Prompt, i == yes)}}})
 		}
 		return out
 	}
@@ -171,7 +189,7 @@ func (w *Reward) openPRM() error {
 		var out []shown
 		yes, no := pairs.Draw(rng)
 		for _, i := range []int{yes, no} {
-			out = append(out, shown{kept[i].Sample, []llavaov.Example{{w.ask(cot.Process, kept[i].Prompt, i == yes)}}})
+			out = append(out, shown{kept[i].Prompt, kept[i].Sample, []llavaov.Example{{w.ask(cot.Process, kept[i].Prompt, i == yes)}}})
 		}
 		return out
 	}
@@ -181,68 +199,102 @@ func (w *Reward) openPRM() error {
 // takenForGranted is the weight of the clarity answer that precedes a potential question: it is asked on its own.
 const takenForGranted = 1e-3
 
-// openPARM makes groups of four images of one prompt: two clear ones of the same step, one with and one without
-// potential, and two that are not clear. Half of the groups take the last step, where the outcome is asked as well.
+// openPARM makes groups of four images of one prompt: two of the same step, one with and one without potential, and two
+// on the other side of clarity. Half of the groups take the last step, where the outcome is asked as well, and the rest
+// the other steps whose potential is labelled, one as often as the other.
 func (w *Reward) openPARM() error {
 	rows, err := curate.Read[curate.Parm](w.data.From)
 	if err != nil {
 		return err
 	}
-	var steps, finals []curate.Item
-	var stepRows, finalRows []curate.Parm
-	blurred := map[string][]curate.Parm{}
+	var finals, steps parmRows
+	clear, blurred := map[string][]curate.Parm{}, map[string][]curate.Parm{}
 	for _, r := range rows {
-		switch {
-		case curate.Validation(r.Prompt, w.data.Validation):
-		case curate.Label(r.Clarity) == curate.No:
+		if curate.Validation(r.Prompt, w.data.Validation) {
+			continue
+		}
+		switch curate.Label(r.Clarity) {
+		case curate.Yes:
+			clear[r.Prompt] = append(clear[r.Prompt], r)
+		case curate.No:
 			blurred[r.Prompt] = append(blurred[r.Prompt], r)
+		}
+		switch {
 		case curate.Label(r.Outcome) != curate.NotAsked:
-			finalRows = append(finalRows, r)
-			finals = append(finals, curate.Item{Task: r.Task, Group: r.Prompt, Yes: curate.Label(r.Outcome) == curate.Yes})
-		default:
-			stepRows = append(stepRows, r)
-			steps = append(steps, curate.Item{Task: r.Task, Group: fmt.Sprint(r.Prompt, "@", r.Step), Yes: curate.Label(r.Potential) == curate.Yes})
+			finals.add(r, r.Prompt, r.Outcome)
+		case curate.Label(r.Potential) != curate.NotAsked:
+			steps.add(r, fmt.Sprint(r.Prompt, "@", r.Step), r.Potential)
 		}
 	}
-	for _, r := range append(stepRows, finalRows...) {
-		if len(blurred[r.Prompt]) == 0 {
-			return fmt.Errorf("objective: reward: %s has no step of %q that is not clear", w.data.From, r.Prompt)
+	for _, r := range append(finals.rows, steps.rows...) {
+		if len(clear[r.Prompt]) == 0 || len(blurred[r.Prompt]) == 0 {
+			return fmt.Errorf("objective: reward: %s has %d clear steps and %d others of %q", w.data.From, len(clear[r.Prompt]), len(blurred[r.Prompt]), r.Prompt)
 		}
 	}
-	stepPairs, err := curate.NewPairs(steps)
-	if err != nil {
-		return err
-	}
-	finalPairs, err := curate.NewPairs(finals)
-	if err != nil {
+	if err := errors.Join(finals.pair(), steps.pair()); err != nil {
 		return err
 	}
 	w.draw = func(rng *rand.Rand) []shown {
-		pairs, from := stepPairs, stepRows
+		from := steps
 		if rng.IntN(2) == 0 {
-			pairs, from = finalPairs, finalRows
+			from = finals
 		}
-		yes, no := pairs.Draw(rng)
-		var out []shown
-		for _, i := range []int{yes, no} {
-			out = append(out, w.clear(from[i], i == yes))
+		yes, no := from.pairs.Draw(rng)
+		out := []shown{w.step(from.rows[yes], true), w.step(from.rows[no], false)}
+		others := [2]map[string][]curate.Parm{clear, blurred}
+		switch curate.Label(from.rows[yes].Clarity) {
+		case curate.Yes:
+			others[0] = blurred
+		case curate.No:
+			others[1] = clear
 		}
-		early := blurred[from[yes].Prompt]
-		for range 2 {
-			r := early[rng.IntN(len(early))]
-			out = append(out, shown{r.Sample, []llavaov.Example{{w.ask(cot.Clarity, r.Prompt, false)}}})
+		for _, other := range others {
+			rows := other[from.rows[yes].Prompt]
+			r, again := rows[rng.IntN(len(rows))], rows[rng.IntN(len(rows))]
+			if curate.Label(r.Clarity) == curate.No && again.Step > r.Step {
+				r = again // late steps are the hard ones
+			}
+			out = append(out, shown{r.Prompt, r.Sample, []llavaov.Example{{w.clarity(r)}}})
 		}
 		return out
 	}
 	return nil
 }
 
-// clear asks everything about a clear step image: clarity, potential as the second turn, and the outcome at the last step.
-func (w *Reward) clear(r curate.Parm, good bool) shown {
-	clarity := w.ask(cot.Clarity, r.Prompt, true)
-	granted := clarity
+// parmRows are rows whose labels come in pairs of yes and no.
+type parmRows struct {
+	rows  []curate.Parm
+	items []curate.Item
+	pairs *curate.Pairs
+}
+
+func (p *parmRows) add(r curate.Parm, group string, label int32) {
+	p.rows = append(p.rows, r)
+	p.items = append(p.items, curate.Item{Task: r.Task, Group: group, Yes: curate.Label(label) == curate.Yes})
+}
+
+func (p *parmRows) pair() (err error) {
+	p.pairs, err = curate.NewPairs(p.items)
+	return err
+}
+
+// clarity is the first task's question about a step whose clarity is labelled.
+func (w *Reward) clarity(r curate.Parm) llavaov.ExampleTurn {
+	turn := w.ask(cot.Clarity, r.Prompt, curate.Label(r.Clarity) == curate.Yes)
+	if curate.Label(r.Clarity) == curate.No {
+		turn.Weight = w.data.NotClear
+	}
+	return turn
+}
+
+// step asks everything about a step image: clarity, potential as the second turn, and the outcome at the last step.
+func (w *Reward) step(r curate.Parm, good bool) shown {
+	granted := w.ask(cot.Clarity, r.Prompt, true)
 	granted.Weight = takenForGranted
-	s := shown{r.Sample, []llavaov.Example{{clarity}, {granted, w.ask(cot.Potential, r.Prompt, good)}}}
+	s := shown{r.Prompt, r.Sample, []llavaov.Example{{granted, w.ask(cot.Potential, r.Prompt, good)}}}
+	if curate.Label(r.Clarity) != curate.NotAsked {
+		s.examples = append(s.examples, llavaov.Example{w.clarity(r)})
+	}
 	if curate.Label(r.Outcome) != curate.NotAsked {
 		s.examples = append(s.examples, llavaov.Example{w.ask(cot.Outcome, r.Prompt, good)})
 	}
@@ -278,8 +330,11 @@ func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
 	pixels := make([]float32, w.recipe.Batch*size)
 	examples := make([][]llavaov.Example, 0, w.recipe.Batch)
 	var tokens [][]int32
+	var mirrored []bool
 	for len(tokens) < w.recipe.Batch-w.data.Renders {
+		turn := rng.IntN(2) == 0
 		for _, s := range w.draw(rng) {
+			mirrored = append(mirrored, turn && s.mirror())
 			tokens = append(tokens, s.tokens)
 			examples = append(examples, s.examples)
 		}
@@ -290,6 +345,9 @@ func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
 	}
 	for k, img := range images {
 		world.ImageInto(pixels[k*size:], img)
+		if mirrored[k] {
+			world.Mirror(pixels[k*size : (k+1)*size])
+		}
 	}
 	segments := 1
 	if strings.HasPrefix(w.data.Reward, "parm") {

@@ -82,7 +82,9 @@ func rewardFiles(t *testing.T) string {
 	ranking := curate.Ranking{Dir: filepath.Join(dir, "ranking"), Prompts: prompts, Each: 6, Seed: 1, PartSize: 8, Generator: dice{}, Evaluate: fate}
 	steps := curate.Steps{Dir: filepath.Join(dir, "steps"), Prompts: prompts, Each: 4, At: []int{3, 18}, Rollouts: 1, Seed: 1, PartSize: 8, Generator: dice{}, Evaluate: fate}
 	parm := curate.ParmData{Dir: filepath.Join(dir, "parm"), From: ranking.Dir, Labels: curate.DefaultParmLabels(18), PartSize: 64}
-	for _, run := range []func(context.Context) error{ranking.Run, steps.Run, parm.Run} {
+	early := parm
+	early.Dir, early.Labels.PotentialFrom = filepath.Join(dir, "early"), 6
+	for _, run := range []func(context.Context) error{ranking.Run, steps.Run, parm.Run, early.Run} {
 		if err := run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -137,13 +139,14 @@ func rewardRecipe(dir, reward, from string) train.Recipe {
 func TestReward(t *testing.T) {
 	dir := rewardFiles(t)
 	t.Run("batches", func(t *testing.T) { rewardBatches(t, dir) })
+	t.Run("mirrors", func(t *testing.T) { rewardMirrors(t, dir) })
 	t.Run("trains", func(t *testing.T) { rewardTrains(t, dir) })
 	t.Run("says what is missing", func(t *testing.T) { rewardSaysWhatIsMissing(t, dir) })
 }
 
 func rewardBatches(t *testing.T, dir string) {
 	be := enginetest.Go(t)
-	for reward, from := range map[string]string{"orm": "ranking", "prm": "steps", "parm": "parm"} {
+	for from, reward := range map[string]string{"ranking": "orm", "steps": "prm", "parm": "parm", "early": "parm"} {
 		w, err := NewReward(be, rewardRecipe(dir, reward, from))
 		if err != nil {
 			t.Fatal(err)
@@ -206,6 +209,40 @@ func checkGroup(t *testing.T, w *Reward, group []shown) {
 		if answers[other] != n {
 			t.Fatalf("%s: answers are not balanced inside the group: %v", w.data.Reward, answers)
 		}
+	}
+}
+
+// rewardMirrors: about half of the images are flipped, with their words, and no test prompt comes about.
+func rewardMirrors(t *testing.T, dir string) {
+	r := rewardRecipe(dir, "parm", "early")
+	r.Data["not_clear_weight"] = 3.
+	w, err := NewReward(enginetest.Go(t), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := prng.New(1, 0, prng.Order).Rand()
+	turned, kept := 0, 0
+	for range 100 {
+		for _, s := range w.draw(rng) {
+			if e := s.examples[len(s.examples)-1][0]; strings.Contains(e.Text, "clear") && e.Answer == "no" && e.Weight != 3 {
+				t.Fatalf("a no to clarity weighs %v, want 3", e.Weight)
+			}
+			before := s.examples[0][0].Text
+			if !s.mirror() {
+				kept++
+				continue
+			}
+			turned++
+			if got := s.examples[0][0].Text; got != world.MirrorText(before) {
+				t.Fatalf("%q became %q", before, got)
+			}
+			if m, err := world.ParsePrompt(world.MirrorText(s.prompt)); err != nil || world.HeldOut(m) {
+				t.Fatalf("%q became a test prompt (%v)", s.prompt, err)
+			}
+		}
+	}
+	if turned == 0 || kept == 0 {
+		t.Errorf("%d images can be mirrored, %d cannot: want some of both", turned, kept)
 	}
 }
 
