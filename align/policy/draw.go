@@ -67,9 +67,6 @@ func (d Drawing) List(seed uint64) ([]geneval.Metadata, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy: prompts: %s: %w", d.Prompts, err)
 	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("policy: prompts: %s holds none", d.Prompts)
-	}
 	for _, m := range list {
 		key, err := geneval.Key(m)
 		if err != nil {

@@ -23,8 +23,18 @@ const (
 	Codes  = 8
 )
 
-// Folder writes a model folder with random weights, which change may alter, and returns its path.
+// Folder writes a model folder of a very small generator with random weights, which change may alter, and returns its path.
 func Folder(t testing.TB, change func(map[string]*tensors.Tensor)) string {
+	t.Helper()
+	cfg := Tiny(t)
+	cfg.VocabSize += Codes - cfg.CodebookSize
+	cfg.CodebookSize, cfg.NumVQTokens, cfg.MaskTokenID = Codes, Tokens, int32(cfg.VocabSize-1)
+	cfg.LLM.HiddenSize, cfg.LLM.IntermediateSize, cfg.LLM.Layers, cfg.LLM.Heads, cfg.LLM.KeyValueHeads = 16, 32, 1, 2, 2
+	return Write(t, cfg, change)
+}
+
+// Tiny is the architecture of the tiny world's generator.
+func Tiny(t testing.TB) showo.Config {
 	t.Helper()
 	text, err := objective.Vocabulary()
 	if err != nil {
@@ -35,10 +45,12 @@ func Folder(t testing.TB, change func(map[string]*tensors.Tensor)) string {
 		t.Fatal(err)
 	}
 	eos, _ := words.TokenID("<|endoftext|>")
-	cfg := showo.Tiny(words.VocabSize(), eos)
-	cfg.VocabSize += Codes - cfg.CodebookSize
-	cfg.CodebookSize, cfg.NumVQTokens, cfg.MaskTokenID = Codes, Tokens, int32(cfg.VocabSize-1)
-	cfg.LLM.HiddenSize, cfg.LLM.IntermediateSize, cfg.LLM.Layers, cfg.LLM.Heads, cfg.LLM.KeyValueHeads = 16, 32, 1, 2, 2
+	return showo.Tiny(words.VocabSize(), eos)
+}
+
+// Write is Folder for any architecture.
+func Write(t testing.TB, cfg showo.Config, change func(map[string]*tensors.Tensor)) string {
+	t.Helper()
 	weights, err := showo.Init(cfg, prng.New(3, 0, prng.Init).Rand(), showo.InitOptions{})
 	if err != nil {
 		t.Fatal(err)
