@@ -32,7 +32,7 @@ type Arm struct {
 	// Forks says that the strategy continues paths in ways that other selections do not share. Where many N are measured
 	// from one bank, one selection of each N is enough then.
 	Forks bool
-	judge   *memoJudge // nil for strategies that ask nobody
+	judge *memoJudge // nil for strategies that ask nobody
 }
 
 // selections is how many selections among n paths are measured from one bank.

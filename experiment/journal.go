@@ -31,12 +31,13 @@ type entry struct {
 
 // chosen is one selection: whether its image was right, if not why, and what it cost.
 type chosen struct {
-	Correct bool   `json:"correct"`
-	Reason  string `json:"reason,omitempty"`
-	Steps   int    `json:"steps"`
-	Calls   int    `json:"calls"`
-	Decoded int    `json:"decoded"`
-	PNG     []byte `json:"png,omitempty"` // of pictures that the gallery shows
+	Correct bool     `json:"correct"`
+	Reason  string   `json:"reason,omitempty"`
+	Steps   int      `json:"steps"`
+	Calls   int      `json:"calls"`
+	Decoded int      `json:"decoded"`
+	PNG     []byte   `json:"png,omitempty"`  // of pictures that the gallery shows
+	Said    []string `json:"said,omitempty"` // the judge's reasons before each correction (PARM++)
 }
 
 // openJournal reads a journal and opens it for more. A last line that a kill cut short is removed.

@@ -46,7 +46,8 @@ type Picture struct {
 	Prompt  string
 	PNG     []byte
 	Correct bool
-	Reason  string // of the evaluator, if the image is not right
+	Reason  string   // of the evaluator, if the image is not right
+	Said    []string // by the judge, before each correction
 }
 
 // Row returns the measurement that stands for a row (a curve's last one), or nil and why there is none.
@@ -87,7 +88,7 @@ func (w *worker) collect(m *Measured) error {
 				})
 			}
 			if c := e.Chosen[0]; w.show[i] {
-				x.Pictures = append(x.Pictures, Picture{meta.Prompt, c.PNG, c.Correct, c.Reason})
+				x.Pictures = append(x.Pictures, Picture{meta.Prompt, c.PNG, c.Correct, c.Reason, c.Said})
 			}
 		}
 		var err error

@@ -272,6 +272,11 @@ func (w *worker) choose(ctx context.Context, t task, p cot.Prompt, m geneval.Met
 		Correct: result.Correct, Reason: strings.Join(result.Reasons, "\n"),
 		Steps: sel.Cost.DecodingSteps, Calls: sel.Cost.JudgeCalls, Decoded: sel.Cost.ImagesDecoded,
 	}
+	for _, round := range sel.Reflections {
+		if round.Reason != "" {
+			c.Said = append(c.Said, round.Reason)
+		}
+	}
 	if picture {
 		var b bytes.Buffer
 		if err := png.Encode(&b, img); err != nil {

@@ -40,7 +40,8 @@ type Picture struct {
 	Caption string
 	PNG     []byte
 	Right   bool
-	Reason  string // why it is not right
+	Reason  string   // why it is not right
+	Said    []string // what a judge said before each correction that led to it
 }
 
 // URL is the picture as it stands in the page.

@@ -13,11 +13,11 @@ import (
 func TestDocumentIsEscapedAndWhole(t *testing.T) {
 	d := Document{Title: "a & b", Lead: []string{"<i>"}, Sections: []Section{
 		{Title: "t", Table: &Table{Header: []string{"x"}, Rows: [][]string{{"<b>1</b>"}}}},
-		{Title: "g", Shows: []Show{{Prompt: `"><script>`, Pictures: []Picture{{Caption: "before", PNG: []byte{1, 2, 3}, Reason: "expected 2 stars"}, {Caption: "after", Right: true}}}}},
+		{Title: "g", Shows: []Show{{Prompt: `"><script>`, Pictures: []Picture{{Caption: "before", PNG: []byte{1, 2, 3}, Reason: "expected 2 stars"}, {Caption: "after", Right: true, Said: []string{"one star too many"}}}}}},
 	}}
 	b, err := d.HTML()
 	check(t, err)
-	for _, want := range []string{"a &amp; b", "&lt;i&gt;", "&lt;b&gt;1", "&lt;script&gt;", "base64,AQID", "expected 2 stars", "right"} {
+	for _, want := range []string{"a &amp; b", "&lt;i&gt;", "&lt;b&gt;1", "&lt;script&gt;", "base64,AQID", "expected 2 stars", "right", "corrected: one star too many"} {
 		if !bytes.Contains(b, []byte(want)) {
 			t.Errorf("page lacks %q", want)
 		}

@@ -40,6 +40,7 @@ func Models() []Model {
 		{"iterdpo", "iterdpo", "the generator after iterative DPO: a second round on its own images"},
 		{"guided-orm", "guide", "the generator after DPO guided online by the ORM"},
 		{"guided-parm", "guide", "the generator after DPO guided online by PARM"},
+		{"grpo", "guide", "the generator after group-relative policy optimisation, an extension"},
 		{"correction", "correction", "the generator fine-tuned to correct its own images"},
 	}
 }

@@ -75,7 +75,7 @@ func (r Results) lead() []string {
 		fmt.Sprintf("%d prompts, run seed %d, N at most %d. Under each row the paper's numbers (GenEval, 553 prompts x 4 images, Show-o, N = 20): another world, so "+
 			"compare differences, not levels.", r.Prompts, r.Seed, r.N),
 		"Intervals: 95 %, bootstrap over prompts within tasks; a task whose prompts all came out alike gets Jeffreys' interval. Rows with N below the size of " +
-			"the bank are measured on all groups of N paths. Costs are means of one image; seconds are counted at the rates of this run for a step, a step " +
+			"the bank are measured on all groups of N paths (one group where the strategy forks paths of its own). Costs are means of one image; seconds are counted at the rates of this run for a step, a step " +
 			"image and a question, as if the row had run by itself.",
 		"Made by: " + r.Command,
 	}
@@ -171,7 +171,7 @@ func (r Results) gallery() report.Document {
 				at := slices.IndexFunc(m.Pictures, func(p experiment.Picture) bool { return p.Prompt == show.Prompt })
 				if at >= 0 {
 					p := m.Pictures[at]
-					show.Pictures = append(show.Pictures, report.Picture{Caption: title, PNG: p.PNG, Right: p.Correct, Reason: p.Reason})
+					show.Pictures = append(show.Pictures, report.Picture{Caption: title, PNG: p.PNG, Right: p.Correct, Reason: p.Reason, Said: p.Said})
 				}
 			}
 			for k, row := range t.Rows {
