@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"context"
+	"errors"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -36,23 +39,15 @@ func (a *app) scoreCommand() *cobra.Command {
 			"  tiny     exact detector of the tiny world (default)\n" +
 			"  geneval  GenEval's own: Mask2Former (Swin-S, COCO) finds objects, CLIP (ViT-L/14) names colours",
 		Example: "  imagecot score runs/a\n" +
+			"  imagecot score --detector geneval images\n" +
 			"  imagecot score --detector geneval --detector-weights mask2former --clip-weights clip images",
 		Args: exactArgs(1, "one folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			evaluate, done, err := a.evaluator(f, args[0])
+			if f.out == "" {
+				f.out = filepath.Join(args[0], "results.jsonl")
+			}
+			rows, err := a.score(cmd.Context(), f, args[0])
 			if err != nil {
-				return err
-			}
-			defer done()
-			rows, err := experiment.Score(cmd.Context(), args[0], evaluate, readImage, a.progress("images"))
-			if err != nil {
-				return err
-			}
-			out := f.out
-			if out == "" {
-				out = filepath.Join(args[0], "results.jsonl")
-			}
-			if err := experiment.WriteRows(out, rows); err != nil {
 				return err
 			}
 			s, err := geneval.Score(rows)
@@ -67,8 +62,8 @@ func (a *app) scoreCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.detector, "detector", tinyDetector, "who finds objects: tiny, geneval")
-	flags.StringVar(&f.own.Weights, "detector-weights", "", "folder of Mask2Former's weights, as transformers or mmdetection name them")
-	flags.StringVar(&f.own.CLIP, "clip-weights", "", "folder of CLIP's weights and tokenizer, for prompts that ask for a colour")
+	flags.StringVar(&f.own.Weights, "detector-weights", "", "folder of Mask2Former's weights, as transformers or mmdetection name\nthem, or a preset (default geneval-detector)")
+	flags.StringVar(&f.own.CLIP, "clip-weights", "", "folder of CLIP's weights and tokenizer, or a preset (default clip-vit-l-14);\nneeded where a prompt asks for a colour")
 	flags.StringArrayVar(&f.own.Given, "option", nil, "GenEval's option KEY=VALUE: threshold, counting_threshold, max_objects, max_overlap,\nposition_threshold, bgcolor, crop (repeatable)")
 	flags.IntVar(&f.own.Short, "detector-size", 0, "shorter side of the detector's input in pixels (default 800; other sizes give other scores)")
 	flags.BoolVar(&f.asJSON, "json", false, "one JSON object")
@@ -77,48 +72,68 @@ func (a *app) scoreCommand() *cobra.Command {
 	return cmd
 }
 
-// evaluator opens what the flags name; done frees it.
-func (a *app) evaluator(f scoreFlags, dir string) (evaluate experiment.Evaluate, done func(), err error) {
-	own := f.own
-	switch f.detector {
-	case tinyDetector:
-		if own.Weights != "" || own.CLIP != "" || len(own.Given) > 0 || own.Short != 0 {
-			return nil, nil, usage("add --detector geneval", "cli: score: weights, options and input size are those of GenEval's detector, and the detector is %s", f.detector)
+// score evaluates the folder and writes the results. With GenEval's own models, which take seconds an image, verdicts are
+// kept beside the results until those are written, and the next run goes on from them.
+func (a *app) score(ctx context.Context, f scoreFlags, dir string) (rows []geneval.Row, err error) {
+	if f.detector == tinyDetector {
+		if f.own.Weights != "" || f.own.CLIP != "" || len(f.own.Given) > 0 || f.own.Short != 0 {
+			return nil, usage("add --detector geneval", "cli: score: weights, options and input size are those of GenEval's detector, and the detector is %s", f.detector)
 		}
-		return world.Evaluator().Evaluate, func() {}, nil
-	case genevalDetector:
-	default:
-		return nil, nil, usage("detectors are tiny and geneval", "cli: score: detector %q is not known", f.detector)
+		if rows, err = experiment.Score(ctx, dir, world.Evaluator().Evaluate, readImage, a.progress("images")); err != nil {
+			return nil, err
+		}
+		return rows, experiment.WriteRows(f.out, rows)
 	}
-	if own.Weights == "" {
-		return nil, nil, usage("name the folder of Mask2Former (Swin-S, COCO instances): model.safetensors, and config.json unless the names are mmdetection's; `imagecot convert` makes one of a .pth",
-			"cli: score: GenEval's detector needs weights, and --detector-weights is not given")
-	}
-	colours, err := experiment.AsksColours(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	if colours && own.CLIP == "" {
-		return nil, nil, usage("name the folder of CLIP (ViT-L/14): model.safetensors, config.json, vocab.json, merges.txt",
-			"cli: score: prompts in %s ask for colours, and --clip-weights is not given", dir)
-	}
-	if _, _, err := geneval.ParseOptions(own.Given); err != nil {
-		return nil, nil, usage("see --help", "%w", err)
+	if f.own, err = resolveDetector(f, dir); err != nil {
+		return nil, err
 	}
 	be, info, err := backend.Open(a.backend)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	defer be.Finalize()
 	if info.Note != "" {
 		a.note("%s", info.Note)
 	}
-	e, err := experiment.OpenDetector(be, own)
+	if f.own.Short != 0 {
+		a.note("the detector's input is %d pixels instead of 800: scores are not comparable with published ones", f.own.Short)
+	}
+	e, err := experiment.OpenDetector(be, f.own)
 	if err != nil {
-		be.Finalize()
-		return nil, nil, formatError(err)
+		return nil, formatError(err)
 	}
-	if own.Short != 0 {
-		a.note("the detector's input is %d pixels instead of 800: scores are not comparable with published ones", own.Short)
+	identity, err := f.own.Identity()
+	if err != nil {
+		return nil, err
 	}
-	return e.Evaluate, be.Finalize, nil
+	memory, err := experiment.OpenMemory(f.out+".unfinished", identity)
+	if err != nil {
+		return nil, err
+	}
+	rows, err = experiment.Score(ctx, dir, memory.Remember(e.Evaluate), readImage, a.progress("images"))
+	if err == nil {
+		err = experiment.WriteRows(f.out, rows)
+	}
+	if err != nil {
+		return nil, errors.Join(err, memory.Close())
+	}
+	return rows, memory.Done()
+}
+
+// resolveDetector finds the weights, and what is missing or wrong before anything is opened.
+func resolveDetector(f scoreFlags, dir string) (own experiment.DetectorOptions, err error) {
+	if f.detector != genevalDetector {
+		return own, usage("detectors are tiny and geneval", "cli: score: detector %q is not known", f.detector)
+	}
+	if _, _, err := geneval.ParseOptions(f.own.Given); err != nil {
+		return own, usage("see --help", "%w", err)
+	}
+	colours, err := experiment.AsksColours(dir)
+	if err != nil {
+		return own, err
+	}
+	if own, err = f.own.Resolved(colours); errors.Is(err, fs.ErrNotExist) {
+		err = &userError{err: err, code: exitNotFound, hint: "--detector-weights and --clip-weights name folders with model.safetensors"}
+	}
+	return own, err
 }

@@ -2,6 +2,10 @@ package experiment
 
 import (
 	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
 
 	"imagecot/geneval"
 	"imagecot/models/clip"
@@ -12,12 +16,47 @@ import (
 
 // DetectorOptions say how GenEval's own evaluator is opened.
 type DetectorOptions struct {
-	Weights string // folder of Mask2Former
-	CLIP    string // folder of CLIP; "" for prompts that ask for no colour
+	Weights string // folder of Mask2Former, or a preset's name
+	CLIP    string // folder of CLIP, or a preset's name; "" for prompts that ask for no colour
 	// Given are options of the original, each KEY=VALUE.
 	Given []string
 	// Short bounds the shorter side of the detector's input in pixels; 0 means the published 800.
 	Short int
+}
+
+// The presets of the models that GenEval's own evaluator is made of.
+const (
+	detectorPreset = "geneval-detector"
+	clipPreset     = "clip-vit-l-14"
+)
+
+// Resolved turns names of presets into folders. What is not named is the preset of GenEval's own model; CLIP's is needed
+// only where a prompt asks for a colour.
+func (o DetectorOptions) Resolved(colours bool) (DetectorOptions, error) {
+	for _, part := range []struct {
+		name         *string
+		preset, what string
+		needed       bool
+	}{{&o.Weights, detectorPreset, "Mask2Former finds the objects", true}, {&o.CLIP, clipPreset, "CLIP names the colours that prompts ask for", colours}} {
+		if *part.name == "" && !part.needed {
+			continue
+		}
+		name := *part.name
+		if name == "" {
+			name = part.preset
+		} else if info, err := os.Stat(name); err == nil && info.IsDir() {
+			continue
+		}
+		dir, published, err := Published(name)
+		switch {
+		case err != nil:
+			return o, fmt.Errorf("experiment: detector: %s, and its weights are not there: %w", part.what, err)
+		case !published:
+			return o, fmt.Errorf("experiment: detector: %s, and %q is neither a folder nor a preset: %w", part.what, name, fs.ErrNotExist)
+		}
+		*part.name = dir
+	}
+	return o, nil
 }
 
 // OpenDetector opens GenEval's own evaluator: Mask2Former finds objects, CLIP names colours.
@@ -57,4 +96,21 @@ func AsksColours(dir string) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// Identity is everything that decides the verdicts of the evaluator that the options open: hashes of the weights, options,
+// input size.
+func (o DetectorOptions) Identity() (string, error) {
+	parts := []string{fmt.Sprint(slices.Sorted(slices.Values(o.Given))), fmt.Sprint(o.Short)}
+	for _, dir := range []string{o.Weights, o.CLIP} {
+		if dir == "" {
+			continue
+		}
+		id, err := identify(dir, os.DirFS(dir))
+		if err != nil {
+			return "", fmt.Errorf("experiment: detector: %w", err)
+		}
+		parts = append(parts, id)
+	}
+	return strings.Join(parts, "\n"), nil
 }
