@@ -156,6 +156,8 @@ func put(b []byte, d DType, values any, i, n int) bool {
 	case []uint8:
 		copy(b, v[i:i+n])
 		return d == U8
+	case Lazy:
+		return d == F32 || d == BF16
 	case Raw:
 		size := d.Bits() / 8
 		copy(b, v[i*size:(i+n)*size])

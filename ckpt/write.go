@@ -13,7 +13,7 @@ import (
 )
 
 // Tensor is one tensor to write. Values is a []float32 (for F32, or BF16 with rounding to nearest even), []float64
-// (F64), []int32 (I32), []int64 (I64), []uint8 (U8) or Raw, row-major.
+// (F64), []int32 (I32), []int64 (I64), []uint8 (U8), Raw or Lazy, row-major.
 type Tensor struct {
 	Name   string
 	DType  DType
@@ -23,6 +23,12 @@ type Tensor struct {
 
 // Raw holds elements of any type as they lie in a file: little-endian, whole bytes each.
 type Raw []byte
+
+// Lazy makes N float32 elements when they are written, so that a model need not be in memory as a whole.
+type Lazy struct {
+	N    int
+	Make func() ([]float32, error)
+}
 
 // Write replaces path by a safetensors file, atomically. Equal arguments give equal bytes, in whatever order the
 // tensors come.
@@ -158,6 +164,8 @@ func valueCount(d DType, values any) int {
 		return len(v)
 	case []uint8:
 		return len(v)
+	case Lazy:
+		return v.N
 	case Raw:
 		if size := d.Bits() / 8; size > 0 && len(v)%size == 0 {
 			return len(v) / size
@@ -169,6 +177,16 @@ func valueCount(d DType, values any) int {
 // write streams the elements in pieces, so that no second copy of a large tensor is made.
 func (t Tensor) write(w io.Writer) error {
 	const piece = 1 << 16
+	if lazy, ok := t.Values.(Lazy); ok {
+		values, err := lazy.Make()
+		if err != nil {
+			return err
+		}
+		if len(values) != lazy.N {
+			return fmt.Errorf("%d values where %d were announced", len(values), lazy.N)
+		}
+		t.Values = values
+	}
 	size := t.DType.Bits() / 8
 	buffer := make([]byte, piece*size)
 	for i, n := 0, valueCount(t.DType, t.Values); i < n; i += piece {

@@ -79,7 +79,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.generateCommand(), a.evalCommand(), a.scoreCommand(), a.compareCommand(), a.reproduceCommand(),
 		a.trainCommand(), a.curateCommand(), a.worldCommand(),
-		a.backendCommand(), a.doctorCommand(), a.modelsCommand(), a.inspectCommand(), a.pullCommand(), a.convertCommand(), a.parityCommand(), a.versionCommand(),
+		a.backendCommand(), a.doctorCommand(), a.modelsCommand(), a.inspectCommand(), a.pullCommand(), a.convertCommand(), a.mergeCommand(), a.parityCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -32,7 +32,11 @@ func (l *Loop) Save(dir string) error {
 	if err := os.MkdirAll(at, 0o755); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
-	if err := writeTensors(filepath.Join(at, "model.safetensors"), l.params, ckpt.F32); err != nil {
+	learnt := map[string]*tensors.Tensor{}
+	for _, n := range l.learnt() {
+		learnt[n] = l.params[n]
+	}
+	if err := writeTensors(filepath.Join(at, "model.safetensors"), learnt, ckpt.F32); err != nil {
 		return err
 	}
 	if err := writeTensors(filepath.Join(at, "optimizer.safetensors"), l.state, ckpt.F32); err != nil {
@@ -77,7 +81,7 @@ func (l *Loop) Resume(dir string) (bool, error) {
 	if was, now := mustJSON(p.Recipe), mustJSON(l.Recipe); was != now {
 		return false, fmt.Errorf("train: %s was made with another recipe; use another output folder, or remove it", at)
 	}
-	if err := readTensors(filepath.Join(at, "model.safetensors"), l.names, l.params); err != nil {
+	if err := readTensors(filepath.Join(at, "model.safetensors"), l.learnt(), l.params); err != nil {
 		return false, err
 	}
 	if err := readTensors(filepath.Join(at, "optimizer.safetensors"), l.keys, l.state); err != nil {

@@ -55,6 +55,7 @@ type Loop struct {
 
 	backend compute.Backend
 	names   []string // weights, in order
+	adapter []string // those of a LoRA adapter, in order
 	keys    []string // optimiser state, in order
 	rules   map[string]rule
 	params  map[string]*tensors.Tensor
@@ -79,10 +80,19 @@ func New(be compute.Backend, r Recipe, o Objective, log Logger) (*Loop, error) {
 		return nil, fmt.Errorf("train: starting weights: %w", err)
 	}
 	l := &Loop{Recipe: r, Objective: o, Log: log, backend: be, params: params}
+	if l.adapter, err = r.adapt(params); err != nil {
+		return nil, err
+	}
 	l.names = slices.Sorted(maps.Keys(params))
 	l.rules, err = r.rules(l.names, func(n string) int { return params[n].Shape().Rank() })
 	if err != nil {
 		return nil, err
+	}
+	for name, u := range l.rules {
+		if r.LoRA != nil && !slices.Contains(l.adapter, name) {
+			u.freeze = true
+			l.rules[name] = u
+		}
 	}
 	if l.state, err = r.newState(params, l.rules); err != nil {
 		return nil, err
@@ -97,16 +107,32 @@ func (l *Loop) Step() int { return l.step }
 // Stopped says why a rule ended the run before its last step, "" if none did.
 func (l *Loop) Stopped() string { return l.stopped }
 
-// Weights returns the moving average if the recipe keeps one, else the weights themselves. They belong to the loop.
-func (l *Loop) Weights() map[string]*tensors.Tensor {
-	if l.Recipe.EMA == 0 {
-		return l.params
+// Weights returns the moving average if the recipe keeps one, else the weights themselves, with a LoRA adapter merged in.
+// They belong to the loop.
+func (l *Loop) Weights() (map[string]*tensors.Tensor, error) {
+	if l.Recipe.LoRA != nil {
+		return l.merged()
 	}
-	out := make(map[string]*tensors.Tensor, len(l.names))
+	return l.current(), nil
+}
+
+// current returns the moving average of each weight that has one, else the weight.
+func (l *Loop) current() map[string]*tensors.Tensor {
+	out := maps.Clone(l.params)
 	for _, n := range l.names {
-		out[n] = l.state[average+n]
+		if mean := l.state[average+n]; mean != nil {
+			out[n] = mean
+		}
 	}
 	return out
+}
+
+// learnt names the weights that a checkpoint keeps: all, or with LoRA the adapter's, since the others stay as they were.
+func (l *Loop) learnt() []string {
+	if l.Recipe.LoRA != nil {
+		return l.adapter
+	}
+	return l.names
 }
 
 func (l *Loop) trainable() []string {
@@ -125,7 +151,7 @@ func (l *Loop) compile() error {
 	trainable, metrics := l.trainable(), len(l.Objective.Metrics())
 	nP, nS, nT := len(l.names), len(l.keys), len(trainable)
 	lossAndGrads := func(params map[string]*graph.Node, in []*graph.Node) ([]*graph.Node, map[string]*graph.Node) {
-		loss, values := l.Objective.Loss(graphx.NewScope(params, graphx.PolicyFor(l.backend)), in)
+		loss, values := l.Objective.Loss(graphx.NewScope(l.Recipe.adapted(params), graphx.PolicyFor(l.backend)), in)
 		if len(values) != metrics {
 			panic(fmt.Errorf("train: %d metrics where %d are named", len(values), metrics))
 		}

@@ -71,7 +71,7 @@ const (
 func (r Recipe) newState(params map[string]*tensors.Tensor, rules map[string]rule) (map[string]*tensors.Tensor, error) {
 	state := map[string]*tensors.Tensor{}
 	for name, t := range params {
-		if r.EMA > 0 {
+		if r.EMA > 0 && !rules[name].freeze {
 			c, err := t.Clone()
 			if err != nil {
 				return nil, fmt.Errorf("train: %s: %w", name, err)
@@ -134,7 +134,7 @@ func (r Recipe) update(params, grads, state map[string]*graph.Node, names []stri
 			p = graph.Sub(p, graph.Mul(lr, delta))
 			params[name] = p
 		}
-		if r.EMA > 0 {
+		if r.EMA > 0 && !u.freeze {
 			e, d := state[average+name], at(atAverage)
 			state[average+name] = graph.Add(p, graph.Mul(d, graph.Sub(e, p)))
 		}

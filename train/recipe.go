@@ -30,6 +30,7 @@ type Recipe struct {
 	Groups    []Group `yaml:"groups" json:"groups,omitempty"`     // the first that matches a name decides
 	SaveEvery int     `yaml:"save_steps" json:"save_steps"`
 	LogEvery  int     `yaml:"logging_steps" json:"logging_steps"`
+	LoRA      *LoRA   `yaml:"lora" json:"lora,omitempty"`           // trains an adapter in place of the weights
 	InitFrom  string  `yaml:"init_from" json:"init_from,omitempty"` // checkpoint folder, or name of a shipped model
 	// Model is the architecture (config.json); Data is read by the objective. Both are checked there.
 	Model map[string]any `yaml:"model" json:"model,omitempty"`
@@ -87,5 +88,5 @@ func (r Recipe) check() error {
 			return fmt.Errorf("%s", f.what)
 		}
 	}
-	return nil
+	return r.LoRA.check()
 }

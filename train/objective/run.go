@@ -124,7 +124,7 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 	return finish(loop, o, filepath.Join(dir, "final"))
 }
 
-// finish writes the checkpoint folder: config.json, model.safetensors in bf16, manifest.json.
+// finish writes the checkpoint folder: config.json, model.safetensors in bf16, manifest.json, and adapter with LoRA.
 func finish(l *train.Loop, o Trainable, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("objective: %w", err)
@@ -146,7 +146,11 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 		}
 	}
 	var all []ckpt.Tensor
-	for name, t := range o.Final(l.Weights()) {
+	weights, err := l.Weights()
+	if err != nil {
+		return err
+	}
+	for name, t := range o.Final(weights) {
 		c, err := ckpt.FromTensor(name, t, ckpt.BF16)
 		if err != nil {
 			return fmt.Errorf("objective: %s: %w", name, err)
@@ -155,6 +159,13 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 	}
 	if err := ckpt.Write(filepath.Join(dir, "model.safetensors"), all, nil); err != nil {
 		return err
+	}
+	if adapter, err := l.Adapter(l.Recipe.InitFrom); err != nil {
+		return err
+	} else if adapter != nil {
+		if err := adapter.Write(filepath.Join(dir, "adapter")); err != nil {
+			return err
+		}
 	}
 	recipe, err := json.Marshal(l.Recipe)
 	if err != nil {
