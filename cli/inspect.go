@@ -2,18 +2,23 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"imagecot/ckpt"
+	"imagecot/experiment"
 	"imagecot/internal/imgio"
 	"imagecot/report"
 )
@@ -22,28 +27,38 @@ import (
 const maxImage = 64 << 20
 
 func (a *app) inspectCommand() *cobra.Command {
-	var asJSON, recipe bool
+	var asJSON, recipe, pickle bool
 	cmd := &cobra.Command{
-		Use: "inspect FILE", Short: "Show what a PNG or a checkpoint holds",
-		Long: "A PNG: its size and text chunks, among them the recipe that repeats it. A safetensors file or a model folder: the\n" +
-			"tensors with types and shapes, after the whole file was checked.",
-		Args: exactArgs(1, "one file or folder"),
+		Use: "inspect FILE|FOLDER|PRESET", Short: "Show what a PNG or a checkpoint holds",
+		Long: "A PNG: its size and text chunks, among them the recipe that repeats it. A safetensors file, a model folder, a preset or a\n" +
+			"LoRA adapter: every tensor with type, shape and the model's weight that it is, after the whole file was checked.",
+		Args: exactArgs(1, "one file, folder or preset"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := args[0]
 			info, err := os.Stat(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				if dir, ok, failed := experiment.Published(path); ok {
+					if failed != nil {
+						return failed
+					}
+					path = dir
+					info, err = os.Stat(dir)
+				}
+			}
 			if err != nil {
 				return fmt.Errorf("cli: inspect: %w", err)
 			}
-			if info.IsDir() || strings.HasSuffix(strings.ToLower(path), ".safetensors") {
+			if info.IsDir() || isTorch(path) || strings.HasSuffix(strings.ToLower(path), ".safetensors") {
 				if recipe {
 					return usage("", "--recipe is for PNG files")
 				}
-				return a.inspectCheckpoint(path, info.IsDir(), asJSON)
+				return a.inspectCheckpoint(path, info.IsDir(), asJSON, pickle)
 			}
 			return a.inspectPNG(path, asJSON, recipe)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object")
+	cmd.Flags().BoolVar(&pickle, "allow-pickle", false, "open a torch file (.bin, .pt, .pth); nothing in it is run")
 	cmd.Flags().BoolVar(&recipe, "recipe", false, "only the recipe inside a PNG, as JSON")
 	return cmd
 }
@@ -133,7 +148,9 @@ func readImage(path string) (image.Image, error) {
 
 type checkpointJSON struct {
 	File     string            `json:"file"`
+	Model    string            `json:"model,omitempty"`
 	Tensors  []tensorJSON      `json:"tensors"`
+	Missing  []string          `json:"missing,omitempty"`
 	Numbers  int               `json:"parameters"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 	Manifest *ckpt.Manifest    `json:"manifest,omitempty"`
@@ -143,25 +160,63 @@ type tensorJSON struct {
 	Name  string     `json:"name"`
 	DType ckpt.DType `json:"dtype"`
 	Shape []int      `json:"shape"`
+	Use   string     `json:"use,omitempty"` // the model's weight that it is
 }
 
-func (a *app) inspectCheckpoint(path string, folder, asJSON bool) error {
-	open := ckpt.Open
-	if folder {
-		open = ckpt.OpenModel
+// openInspected opens a model folder, a safetensors file or, if that is allowed, a torch file.
+func openInspected(path string, folder, pickle bool) (*ckpt.File, error) {
+	switch {
+	case folder:
+		f, err := ckpt.OpenModel(path)
+		if adapter := filepath.Join(path, ckpt.AdapterFile); err != nil {
+			if _, failed := os.Stat(adapter); failed == nil {
+				return ckpt.Open(adapter)
+			}
+		}
+		return f, err
+	case !isTorch(path):
+		return ckpt.Open(path)
+	case !pickle:
+		return nil, usage("add --allow-pickle if you trust where the file comes from", "%s is a pickle, which is not opened unasked", path)
 	}
-	f, err := open(path)
+	return ckpt.OpenTorch(path)
+}
+
+func isTorch(path string) bool {
+	return slices.Contains([]string{".bin", ".pt", ".pth"}, strings.ToLower(filepath.Ext(path)))
+}
+
+func (a *app) inspectCheckpoint(path string, folder, asJSON, pickle bool) error {
+	f, err := openInspected(path, folder, pickle)
 	if err != nil {
+		var own *userError
+		if errors.As(err, &own) {
+			return err
+		}
 		return formatError(err)
 	}
 	defer f.Close()
-	out := checkpointJSON{File: path, Metadata: f.Metadata()}
-	t := report.Table{Header: []string{"tensor", "type", "shape"}}
+	dir := path
+	if !folder {
+		dir = filepath.Dir(path)
+	}
+	mapping := experiment.MapTensors(experiment.ConfigOf(os.DirFS(dir)), f)
+	out := checkpointJSON{File: path, Model: mapping.Model, Missing: mapping.Missing, Metadata: f.Metadata()}
+	t := report.Table{Header: []string{"tensor", "type", "shape", "is the weight"}}
 	for _, name := range f.Names() {
 		info, _ := f.Info(name)
-		out.Tensors = append(out.Tensors, tensorJSON{name, info.DType, info.Shape})
+		use := mapping.Uses[name]
+		out.Tensors = append(out.Tensors, tensorJSON{name, info.DType, info.Shape, use})
 		out.Numbers += info.Size()
-		t.Rows = append(t.Rows, []string{name, string(info.DType), fmt.Sprint(info.Shape)})
+		switch {
+		case mapping.Model == "":
+			use = "?"
+		case use == "":
+			use = "- (not read)"
+		case use == name:
+			use = "of this name"
+		}
+		t.Rows = append(t.Rows, []string{name, string(info.DType), fmt.Sprint(info.Shape), use})
 	}
 	if _, err := os.Stat(filepath.Join(path, ckpt.ManifestFile)); folder && err == nil {
 		m, err := ckpt.ReadManifest(path)
@@ -173,6 +228,12 @@ func (a *app) inspectCheckpoint(path string, folder, asJSON bool) error {
 	if asJSON {
 		return a.json(out)
 	}
-	t.Footer = []string{strconv.Itoa(len(out.Tensors)) + " tensors", "", strconv.Itoa(out.Numbers) + " numbers"}
-	return a.printTable(t, "text")
+	t.Footer = []string{strconv.Itoa(len(out.Tensors)) + " tensors", "", strconv.Itoa(out.Numbers) + " numbers", cmp.Or(mapping.Model, "no model that is known here")}
+	if err := a.printTable(t, "text"); err != nil {
+		return err
+	}
+	if n := len(mapping.Missing); n > 0 {
+		_, err = fmt.Fprintf(a.stdout, "missing: %d weights of %s, first %s\n", n, mapping.Model, strings.Join(mapping.Missing[:min(n, 5)], ", "))
+	}
+	return err
 }
