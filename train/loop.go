@@ -218,7 +218,14 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 	begun := time.Now()
 	for l.step < r.MaxSteps && ctx.Err() == nil {
 		if online != nil {
-			if err := online.Look(ctx, l.step, l.params); errors.Is(err, ErrStop) {
+			now := l.params
+			if r.LoRA != nil {
+				var err error
+				if now, err = l.merged(); err != nil {
+					return err
+				}
+			}
+			if err := online.Look(ctx, l.step, now); errors.Is(err, ErrStop) {
 				l.stopped = err.Error()
 				return nil
 			} else if err != nil {

@@ -95,7 +95,11 @@ func TestTrainedGeneratorDoesAsTheReasonSays(t *testing.T) {
 	if !(log.last["correction_loss"] < .6*log.first["correction_loss"]) {
 		t.Errorf("loss %v -> %v", log.first, log.last)
 	}
-	g, err := showo.NewGenerator(be, c.policy.Config, graphx.NewWeights(loop.Weights()), text(t), nil,
+	weights, err := loop.Weights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := showo.NewGenerator(be, c.policy.Config, graphx.NewWeights(weights), text(t), nil,
 		showo.Options{Steps: 4, Rule: maskgit.Anneal, Schedule: maskgit.Cosine})
 	if err != nil {
 		t.Fatal(err)
