@@ -84,6 +84,7 @@ type Decoder struct {
 type Prefix struct {
 	width int       // columns, left padding included
 	pads  int       // of which padding
+	tile  int       // paths that are decoded together under such a prefix
 	kv    []float32 // [2*layers, H, width, d]: keys of layer 0, values of layer 0, ..
 
 	first []float32 // probabilities [N*K] with every image token masked; nil until asked for; guarded by Decoder.mu
@@ -184,7 +185,7 @@ func (d *Decoder) prefix(ids, image []int32, width int) (*Prefix, error) {
 	if p != nil {
 		return p, nil
 	}
-	p = &Prefix{width: width + len(image), pads: width - len(ids)}
+	p = &Prefix{width: width + len(image), pads: width - len(ids), tile: d.o.Tile}
 	padded := make([]int32, p.width)
 	for i := range p.pads {
 		padded[i] = d.cfg.Pad()
@@ -193,7 +194,7 @@ func (d *Decoder) prefix(ids, image []int32, width int) (*Prefix, error) {
 	copy(padded[width:], image)
 	program := d.prompt
 	if image != nil {
-		program = d.correct
+		program, p.tile = d.correct, 1 // a correction comes alone
 	}
 	in := []*tensors.Tensor{graphx.Tensor(padded, 1, p.width), graphx.Tensor([]int32{int32(p.pads)}, 1)}
 	out, err := program.Run(in[0], in[1])
@@ -277,26 +278,28 @@ func (d *Decoder) Logits(ctx context.Context, states []State) ([][]float32, erro
 	return d.run(ctx, d.logits, states)
 }
 
-// run computes a step program's rows [N*K] for all states, in tiles of states whose prefixes are equally wide.
+// run computes a step program's rows [N*K] for all states, in tiles of states whose prefixes are alike.
 func (d *Decoder) run(ctx context.Context, program *graphx.Program, states []State) ([][]float32, error) {
 	out := make([][]float32, len(states))
-	byWidth := map[int][]int{}
-	var widths []int
+	type kind struct{ width, tile int }
+	like := map[kind][]int{}
+	var kinds []kind
 	for i, s := range states {
-		if byWidth[s.Prefix.width] == nil {
-			widths = append(widths, s.Prefix.width)
+		k := kind{s.Prefix.width, s.Prefix.tile}
+		if like[k] == nil {
+			kinds = append(kinds, k)
 		}
-		byWidth[s.Prefix.width] = append(byWidth[s.Prefix.width], i)
+		like[k] = append(like[k], i)
 	}
 	tiles, ctx := errgroup.WithContext(ctx)
 	tiles.SetLimit(d.parallel)
-	for _, width := range widths {
-		for tile := range slices.Chunk(byWidth[width], d.o.Tile) {
+	for _, k := range kinds {
+		for tile := range slices.Chunk(like[k], k.tile) {
 			tiles.Go(func() error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if err := d.runTile(program, width, states, tile, out); err != nil {
+				if err := d.runTile(program, k.width, k.tile, states, tile, out); err != nil {
 					return fmt.Errorf("showo: step of %d paths: %w", len(tile), err)
 				}
 				return nil
@@ -306,11 +309,11 @@ func (d *Decoder) run(ctx context.Context, program *graphx.Program, states []Sta
 	return out, tiles.Wait()
 }
 
-// runTile fills out[i] for the states i of one tile.
-func (d *Decoder) runTile(program *graphx.Program, width int, states []State, tile []int, out [][]float32) error {
-	n, size := d.cfg.NumVQTokens, d.cfg.NumVQTokens*d.cfg.CodebookSize
-	rows := make([]*Prefix, d.o.Tile, 2*d.o.Tile)
-	ids := make([]int32, 0, d.o.Tile*n)
+// runTile fills out[i] for the states i of one tile, which is filled up to size.
+func (d *Decoder) runTile(program *graphx.Program, width, size int, states []State, tile []int, out [][]float32) error {
+	n, each := d.cfg.NumVQTokens, d.cfg.NumVQTokens*d.cfg.CodebookSize
+	rows := make([]*Prefix, size, 2*size)
+	ids := make([]int32, 0, size*n)
 	for r := range rows {
 		s := states[tile[min(r, len(tile)-1)]] // rows to spare repeat the last state
 		rows[r] = s.Prefix
@@ -321,7 +324,7 @@ func (d *Decoder) runTile(program *graphx.Program, width int, states []State, ti
 		if err != nil {
 			return err
 		}
-		for range d.o.Tile {
+		for range size {
 			rows = append(rows, uncond)
 		}
 	}
@@ -329,7 +332,7 @@ func (d *Decoder) runTile(program *graphx.Program, width int, states []State, ti
 	for r, p := range rows {
 		pads[r] = int32(p.pads)
 	}
-	in := []*tensors.Tensor{graphx.Tensor(ids, d.o.Tile, n), graphx.Tensor(pads, len(pads))}
+	in := []*tensors.Tensor{graphx.Tensor(ids, size, n), graphx.Tensor(pads, len(pads))}
 	result, err := program.Run(in[0], in[1], d.keysOf(rows))
 	graphx.Free(in...)
 	if err != nil {
@@ -337,7 +340,7 @@ func (d *Decoder) runTile(program *graphx.Program, width int, states []State, ti
 	}
 	err = tensors.ConstFlatData(result[0], func(flat []float32) {
 		for r, i := range tile {
-			out[i] = slices.Clone(flat[r*size : (r+1)*size])
+			out[i] = slices.Clone(flat[r*each : (r+1)*each])
 		}
 	})
 	graphx.Free(result...)
