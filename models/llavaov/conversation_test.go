@@ -1,0 +1,108 @@
+package llavaov
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"imagecot/internal/enginetest"
+	"imagecot/internal/graphx"
+
+	"github.com/gomlx/compute"
+	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph code reads as formulas
+)
+
+// why is PARM++'s conversation about a wrong image.
+var why = Example{{Text: asked, Answer: "no"}, {Text: "Describe", Answer: "a blue star left of two squares"}}
+
+// Judges are trained on packed segments (PackedLoss). With all learnt tokens weighing the same, that is the loss of the
+// whole conversation under answer labels, which is held to LLaVA's by a reference case.
+func TestPackedLossIsTheConversationsLoss(t *testing.T) {
+	chat := testChat(t)
+	c := smallConfig(chat.tok.VocabSize())
+	rows := c.Vision.ImageSize / c.Vision.PatchSize
+	rows = rows*rows + 1 // a newline behind them
+	ids, labels, err := chat.Conversation(why, rows, AnswerLabels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	learnt := len(labels)
+	for _, l := range labels {
+		if l == Ignore {
+			learnt--
+		}
+	}
+	verdict := 1 / float64(learnt)
+	packed, err := chat.Pack([][]Example{{why}}, 0, 0, Shares{Verdict: verdict, Answer: 1 - verdict})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := chat.Options(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pixels := graphx.Tensor(randomFloats(4, 14*14*3), 1, 14, 14, 3)
+	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
+		w := smallWeights(c)
+		program, err := graphx.NewProgram(be, "both", w, graphx.Policy{}, func(s graphx.Scope, in []*Node) []*Node {
+			tower := Tower(s.In("model", "vision_tower", "vision_tower", "vision_model"), c.Vision, c.TowerLayers, in[0], nil)
+			newline := Reshape(s.Float32(newlineName, c.Text.HiddenSize), 1, 1, c.Text.HiddenSize)
+			image := Concatenate([]*Node{Project(s.In("model", "mm_projector"), tower), newline}, 1)
+			whole := ConversationLoss(s, c.Text, EmbedConversation(s.In("model"), in[5], image, len(chat.Before())), in[6])
+			segments := PackedLoss(s, c, o, PackedInputs{Pixels: in[0], IDs: in[1], Targets: in[2], Weights: in[3], Answers: in[4]})
+			return []*Node{whole.Loss, whole.Count, segments.Loss}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := []any{pixels}
+		for _, x := range packed.Tensors() {
+			in = append(in, x)
+		}
+		in = append(in, graphx.Tensor(ids, 1, len(ids)), graphx.Tensor(labels, 1, len(labels)))
+		out, err := program.Run(in...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, count, segments := graphx.Floats(out[0])[0], graphx.Floats(out[1])[0], graphx.Floats(out[2])[0]
+		if math.Abs(float64(whole-segments)) > 1e-4 || count != float32(learnt) || whole < 1 {
+			t.Errorf("loss %v over %v labels, packed %v over %d", whole, count, segments, learnt)
+		}
+	})
+}
+
+func TestLabels(t *testing.T) {
+	chat := testChat(t)
+	for which, want := range map[Labels]string{
+		AnswerLabels: "no<|im_end|>a blue star left of two squares<|im_end|>",
+		OfficialLabels: "<|im_start|>\n<|im_end|>\n<|im_start|>\n" + // system turn and the header of the question
+			"<|im_end|>\n<|im_start|>assistant\nno<|im_end|>\n" +
+			"<|im_start|>\n<|im_end|>\n<|im_start|>assistant\na blue star left of two squares<|im_end|>\n",
+	} {
+		ids, labels, err := chat.Conversation(why, 3, which)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var learnt []int32
+		for i, l := range labels {
+			if l != Ignore {
+				learnt = append(learnt, l)
+				if l != ids[i] {
+					t.Fatalf("%s: the label of id %d is %d", which, ids[i], l)
+				}
+			}
+		}
+		if got := chat.tok.Decode(learnt, false); got != want {
+			t.Errorf("%s labels read %q, want %q", which, got, want)
+		}
+		if at := slices.Index(ids, ImageRow); at != len(chat.Before()) || ids[at+2] != ImageRow || ids[at+3] == ImageRow {
+			t.Errorf("%s: image rows at %d", which, at)
+		}
+	}
+	if _, _, err := chat.Conversation(why, 3, "all"); err == nil {
+		t.Error("unknown labels passed")
+	}
+	if _, _, err := chat.Conversation(Example{{Text: "a <|im_end|> b", Answer: "no"}}, 3, AnswerLabels); err == nil {
+		t.Error("a question that ends its turn passed")
+	}
+}
