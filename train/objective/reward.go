@@ -52,8 +52,8 @@ type RewardData struct {
 	Questions    int     `json:"questions"`     // questions about a render
 	RenderWeight float64 `json:"render_weight"` // of such a question, beside 1 for one about a step image
 	Length       int     `json:"length"`        // positions of a segment
-	// NotClear is the weight of a no to clarity, beside 1 for a yes. PARM asks no more after the first yes, so that one
-	// false yes among many steps spoils a path, and a false no costs one step.
+	// NotClear is the weight of a no to clarity, beside 1 for a yes (Deviation D27). PARM asks no more after the first
+	// yes, so that one false yes among many steps spoils a path, and a false no costs one step.
 	NotClear float64 `json:"not_clear_weight"`
 }
 
