@@ -27,8 +27,8 @@ import (
 // Reward fine-tunes the zero-shot judge into a reward model on the generator's own step images (App. B): the ORM on
 // final images, the PRM on steps labelled by roll-outs, PARM on clarity, potential and outcome at once, PARM++ on these,
 // on reflections and on reasons in words. Labels are balanced inside a prompt (and inside a step, where that is not the
-// question itself), so that neither prompt nor step gives them away. Half of the groups are mirrored, words and all, which
-// makes other images of few prompts. Some rendered scenes with the zero-shot judge's questions keep alive what it knew.
+// question itself), so that neither prompt nor step gives them away. Some rendered scenes with the zero-shot judge's
+// questions keep alive what it knew.
 type Reward struct {
 	judge   *Judge // words, chat template, architecture, and the questions about renders
 	recipe  train.Recipe
@@ -55,6 +55,7 @@ type RewardData struct {
 	// NotClear is the weight of a no to clarity, beside 1 for a yes (Deviation D27). PARM asks no more after the first
 	// yes, so that one false yes among many steps spoils a path, and a false no costs one step.
 	NotClear float64 `json:"not_clear_weight"`
+	Mirror   bool    `json:"mirror"` // half of the groups are mirrored, words and all: other images of few prompts
 }
 
 // shown is one step image of a prompt and what is asked about it.
@@ -332,7 +333,7 @@ func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
 	var tokens [][]int32
 	var mirrored []bool
 	for len(tokens) < w.recipe.Batch-w.data.Renders {
-		turn := rng.IntN(2) == 0
+		turn := w.data.Mirror && rng.IntN(2) == 0
 		for _, s := range w.draw(rng) {
 			mirrored = append(mirrored, turn && s.mirror())
 			tokens = append(tokens, s.tokens)
