@@ -113,13 +113,18 @@ func (p *Pipeline) useDetector(models ModelNames) error {
 	return nil
 }
 
-// absent marks errors about models that are not there.
+// absent marks errors about models that are not there, in their own words.
 func absent(err error) error {
 	if errors.Is(err, tiny.ErrMissing) || errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrRefused) {
-		return fmt.Errorf("%w: %w", ErrAbsent, err)
+		return absentError{err}
 	}
 	return err
 }
+
+// absentError is an ErrAbsent that reads like what it wraps.
+type absentError struct{ error }
+
+func (e absentError) Unwrap() []error { return []error{ErrAbsent, e.error} }
 
 // trainCommand is the command that makes a model of that name.
 func trainCommand(name string) string {

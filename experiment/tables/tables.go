@@ -30,6 +30,8 @@ type Table struct {
 	experiment.PaperTable
 	Rows            []Row                 `json:"rows"`
 	Inconsistencies []paper.Inconsistency `json:"inconsistencies,omitempty"` // of the paper
+
+	before *experiment.Measurement // the baseline, nil if it was not measured
 }
 
 // Row is one row: measured, or why not.
@@ -44,7 +46,6 @@ type Row struct {
 	Curve   []CurvePoint              `json:"curve,omitempty"`
 	found   *experiment.Measurement   // nil if missing
 	all     []*experiment.Measurement // of a curve
-	base    *experiment.Measurement   // that Against was taken from
 }
 
 // CurvePoint is a measurement of a curve.
@@ -60,11 +61,12 @@ type CurvePoint struct {
 // shares with what was measured serves as baseline and for claims.
 func Collect(all []experiment.PaperTable, names []string, m *experiment.Measured, command string, recipe experiment.Recipe) (Results, error) {
 	res := Results{Command: command, Seed: recipe.Seed, N: recipe.N, Prompts: len(m.Prompts), measured: m, known: map[string]*Row{}}
-	baseline := func(id string) *experiment.TableRow {
+	baseline := func(id string) *experiment.Measurement {
 		for _, t := range all {
 			for _, r := range t.Rows {
 				if r.ID() == id {
-					return &r
+					x, _ := m.Row(r)
+					return x
 				}
 			}
 		}
@@ -72,9 +74,9 @@ func Collect(all []experiment.PaperTable, names []string, m *experiment.Measured
 	}
 	for _, t := range all {
 		asked := slices.Contains(names, t.Name)
-		out := Table{PaperTable: t, Inconsistencies: paper.Inconsistencies(t.Name)}
+		out := Table{PaperTable: t, Inconsistencies: paper.Inconsistencies(t.Name), before: baseline(t.Baseline)}
 		for _, r := range t.Rows {
-			row, err := measure(r, m, baseline(t.Baseline))
+			row, err := measure(r, m, out.before)
 			if err != nil {
 				return res, err
 			}
@@ -92,7 +94,7 @@ func Collect(all []experiment.PaperTable, names []string, m *experiment.Measured
 	return res, err
 }
 
-func measure(r experiment.TableRow, m *experiment.Measured, baseline *experiment.TableRow) (Row, error) {
+func measure(r experiment.TableRow, m *experiment.Measured, before *experiment.Measurement) (Row, error) {
 	row := Row{TableRow: r}
 	if s, ok := paper.Number(r.Paper); ok {
 		row.Paper = &s
@@ -107,15 +109,12 @@ func measure(r experiment.TableRow, m *experiment.Measured, baseline *experiment
 			row.Curve = append(row.Curve, CurvePoint{x.N, x.Selections, x.Scores.Overall, x.Scores.CI95, x.Cost})
 		}
 	}
-	if baseline == nil {
+	if before == nil || before == row.found {
 		return row, nil
 	}
-	if row.base, _ = m.Row(*baseline); row.base == nil || row.base == row.found {
-		return row, nil
-	}
-	d, err := geneval.Compare(row.base.Rows, row.found.Rows)
+	d, err := geneval.Compare(before.Rows, row.found.Rows)
 	if err != nil {
-		return row, fmt.Errorf("tables: %s against %s: %w", r.ID(), baseline.ID(), err)
+		return row, fmt.Errorf("tables: %s against the baseline: %w", r.ID(), err)
 	}
 	row.Against = &d.Overall
 	return row, nil

@@ -202,7 +202,7 @@ func TestWrite(t *testing.T) {
 			t.Errorf("index.html lacks %q", want)
 		}
 	}
-	if g := string(read(dir, "gallery.html")); strings.Count(g, "<img") < 12*7 || !strings.Contains(g, "too dull") {
+	if g := string(read(dir, "gallery.html")); strings.Count(g, "<img") != 11*7 || strings.Count(g, "before: the baseline<br>") != 11 || !strings.Contains(g, "too dull") {
 		t.Errorf("gallery: %d pictures", strings.Count(g, "<img"))
 	}
 	rows, err := experiment.ReadRows(filepath.Join(dir, "rows/table1/orm.jsonl"))

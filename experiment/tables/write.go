@@ -51,7 +51,7 @@ func (r Results) Write(dir string) error {
 		whole.Sections = append(whole.Sections, report.Section{Title: "Score against " + c.unit, SVG: svg})
 	}
 	layout := r.ClaimsLayout()
-	claims := report.Section{Title: "Claims", Notes: []string{claimsNote}, Table: &layout}
+	claims := report.Section{Title: "Claims", Notes: []string{claimsNote, r.made()}, Table: &layout}
 	text, err := layout.Render(report.CSV)
 	w.check(err)
 	w.table("claims", claims, text, struct {
@@ -76,8 +76,8 @@ func (r Results) lead() []string {
 			"compare differences, not levels.", r.Prompts, r.Seed, r.N),
 		"Intervals: 95 %, bootstrap over prompts within tasks; a task whose prompts all came out alike gets Jeffreys' interval. Rows with N below the size of " +
 			"the bank are measured on all groups of N paths (one group where the strategy forks paths of its own). Costs are means of one image; seconds are counted at the rates of this run for a step, a step " +
-			"image and a question, as if the row had run by itself.",
-		"Made by: " + r.Command,
+			"image and a question, as if the row had run by itself; reasons and corrections of PARM++ count like any question and step.",
+		r.made(),
 	}
 	if missing := r.Missing(); len(missing) > 0 {
 		out = append(out, fmt.Sprintf("%d rows were not measured, because what they need is not in this build:", len(missing)))
@@ -90,6 +90,11 @@ func (r Results) lead() []string {
 		out = append(out, said...)
 	}
 	return out
+}
+
+// made says how to make the results again.
+func (r Results) made() string {
+	return fmt.Sprintf("Made by: %s (seed %d, %d prompts)", r.Command, r.Seed, r.Prompts)
 }
 
 // section is a table or figure with its notes.
@@ -174,11 +179,11 @@ func (r Results) gallery() report.Document {
 					show.Pictures = append(show.Pictures, report.Picture{Caption: title, PNG: p.PNG, Right: p.Correct, Reason: p.Reason, Said: p.Said})
 				}
 			}
-			for k, row := range t.Rows {
-				if k == 0 && row.base != nil {
-					add("before", row.base)
-				}
-				if row.found != nil {
+			if t.before != nil {
+				add("before: the baseline", t.before)
+			}
+			for _, row := range t.Rows {
+				if row.found != nil && row.found != t.before {
 					add(row.Title, row.found)
 				}
 			}
