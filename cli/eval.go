@@ -178,7 +178,7 @@ func (a *app) curvesCommand() *cobra.Command {
 	a.strategyFlags(cmd, &r)
 	f := cmd.Flags()
 	f.IntVarP(&r.N, "n", "n", r.N, "size of the bank")
-	f.StringVar(&arms, "strategies", "single,orm@judge,orm,prm,parm,oracle", "strategies, each with @JUDGE if it is not its own")
+	f.StringVar(&arms, "strategies", "single,orm@judge,orm,prm,parm,oracle", "strategies, each with options and a judge if they are not its own, as in threshold:whole:threshold=0.8@orm")
 	f.StringVar(&ns, "ns", "1,2,4,8,16,20", "values of N")
 	f.StringVar(&prompts, "prompts", "", "prompt file: one metadata object a line")
 	f.IntVar(&limit, "limit", 0, "use about this many of the prompts, tasks in proportion (0 = all)")

@@ -24,14 +24,15 @@ import (
 	"imagecot/world"
 )
 
-// Arm makes a strategy from its name, or name@judge with a judge of its own instead of the recipe's.
+// Arm makes a strategy from its name, which may be followed by options of its own and a judge of its own instead of the
+// recipe's: threshold:whole:threshold=0.8@orm.
 func (p *Pipeline) Arm(spec string) (Arm, error) {
-	name, judgeName, own := strings.Cut(spec, "@")
-	r := p.Recipe
-	r.Strategy = name
-	if err := r.Validate(); err != nil {
+	strategy, judgeName, own := strings.Cut(spec, "@")
+	r, err := p.Recipe.with(strategy)
+	if err != nil {
 		return Arm{}, err
 	}
+	name := r.Strategy
 	switch name {
 	case "single":
 		return Arm{Name: spec, Strategy: single.Strategy{}, WholePaths: true, OnePath: true}, nil

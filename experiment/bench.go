@@ -75,7 +75,7 @@ func OpenBench(ctx context.Context, r Recipe, models ModelNames, generator strin
 // benchArm makes a strategy whose judge is named as rows name it.
 func (p *Pipeline) benchArm(models ModelNames, strategy string) (Arm, string, error) {
 	name, judge, own := strings.Cut(strategy, "@")
-	if !slices.Contains(Strategies(), name) {
+	if kind, _, _ := strings.Cut(name, ":"); !slices.Contains(Strategies(), kind) {
 		return Arm{}, "", fmt.Errorf("experiment: strategy %s is %w from this build", name, ErrAbsent)
 	}
 	if name == "oracle" && !p.tinyWorld() {

@@ -13,6 +13,7 @@ import (
 	"imagecot/cot"
 	"imagecot/internal/imgio"
 	"imagecot/report"
+	"imagecot/verify/threshold"
 	"imagecot/world"
 )
 
@@ -157,6 +158,17 @@ func TestArms(t *testing.T) {
 	for spec, want := range map[string]string{"self@orm": "no other judge", "parm@self": "reads tokens"} {
 		if _, err := p.Arm(spec); !errors.Is(err, ErrRecipe) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", spec, err, want)
+		}
+	}
+	if a, err = p.Arm("threshold:whole:threshold=0.8:wave=2@orm"); err != nil {
+		t.Fatal(err)
+	}
+	if s, ok := a.Strategy.(threshold.Strategy); !ok || !s.Whole || s.Threshold != .8 || s.Wave != 2 || a.judge != p.judges["orm"].memoJudge {
+		t.Errorf("options of an arm: %+v", a)
+	}
+	for _, spec := range []string{"beam:wide", "beam:width=two", "threshold:whole=1", "beam:width=-1", "orm:"} {
+		if _, err := p.Arm(spec); (err == nil) != (spec == "orm:") || err != nil && !errors.Is(err, ErrRecipe) {
+			t.Errorf("%s: %v", spec, err)
 		}
 	}
 	var notes []string

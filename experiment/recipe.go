@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -47,6 +48,37 @@ func Strategies() []string {
 // Default is the recipe of the tiny world: Show-o's 18 steps, guidance 1.75, re-masking temperature 4.
 func Default() Recipe {
 	return Recipe{Strategy: "parm", N: 8, Steps: 18, Guidance: 1.75, Temperature: 4, Generator: "tiny", Backend: "auto"}
+}
+
+// with is the recipe for a strategy with options: NAME:KEY=VALUE:KEY, keys as in YAML, without a value for true.
+func (r Recipe) with(strategy string) (Recipe, error) {
+	name, options, _ := strings.Cut(strategy, ":")
+	r.Strategy = name
+	for option := range strings.SplitSeq(options, ":") {
+		key, value, valued := strings.Cut(option, "=")
+		var err error
+		switch {
+		case option == "":
+		case key == "rounds":
+			r.Rounds, err = strconv.Atoi(value)
+		case key == "width":
+			r.Width, err = strconv.Atoi(value)
+		case key == "wave":
+			r.Wave, err = strconv.Atoi(value)
+		case key == "threshold":
+			r.Threshold, err = strconv.ParseFloat(value, 64)
+		case key == "whole" && !valued:
+			r.Whole = true
+		case key == "no_reflection" && !valued:
+			r.NoReflection = true
+		default:
+			err = errors.New("options are rounds=, width=, wave=, threshold=, whole, no_reflection")
+		}
+		if err != nil {
+			return r, fmt.Errorf("experiment: %w: strategy %s: option %q: %w", ErrRecipe, name, option, err)
+		}
+	}
+	return r, r.Validate()
 }
 
 // ErrRecipe marks a recipe that cannot be run as it is written.
