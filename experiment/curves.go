@@ -116,7 +116,7 @@ func (c Curves) prompt(ctx context.Context, memo *memoGenerator, i int, m geneva
 	var rows []selectionRow
 	for _, a := range c.Arms {
 		defer a.forget()
-		for _, n := range c.Ns {
+		for _, n := range slices.Backward(c.Ns) { // smaller N find the answers of larger ones in memory
 			if a.OnePath && n > 1 {
 				continue
 			}

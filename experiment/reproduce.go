@@ -238,6 +238,8 @@ func (w *worker) prompt(ctx context.Context, i int) error {
 			return err
 		}
 	}
+	// The largest N first: it asks about many images together, and the smaller ones find the answers in memory.
+	slices.SortStableFunc(todo, func(a, b task) int { return b.n - a.n })
 	for _, t := range todo {
 		e := entry{Key: w.key(t, m), Generator: t.generator, Strategy: t.strategy, N: t.n, Prompt: m.Prompt}
 		for g := range t.arm.selections(len(seeds), t.n) {
