@@ -104,18 +104,18 @@ func (m multiScale) attend(s graphx.Scope, queries, values *Node) *Node {
 	weights := Reshape(nn.Linear(s.In("attention_weights"), queries), batch, m.total, heads, levels*points)
 	weights = Reshape(Softmax(weights, -1), batch, m.total, heads, levels, points)
 	table := Reshape(nn.Linear(s.In("value_proj"), values), batch*m.total*heads, size)
-	centres := m.centres(queries.Graph())
 
 	var sum *Node
 	for l, g := range m.grids {
-		at := func(xy, extent int) *Node { // [B, S, heads, points]
+		places := Reshape(Const(queries.Graph(), m.places(g)), m.total, 2)
+		at := func(xy int) *Node { // [B, S, heads, points]
 			o := Slice(offsets, AxisRange(), AxisRange(), AxisRange(), AxisRange(l, l+1), AxisRange(), AxisRange(xy, xy+1))
 			o = Reshape(o, batch, m.total, heads, points)
-			centre := Reshape(Slice(centres, AxisRange(), AxisRange(xy, xy+1)), 1, m.total, 1, 1)
-			return AddScalar(Add(MulScalar(BroadcastToShape(centre, o.Shape()), extent), o), -.5)
+			own := Reshape(Slice(places, AxisRange(), AxisRange(xy, xy+1)), 1, m.total, 1, 1)
+			return Add(BroadcastToShape(own, o.Shape()), o)
 		}
 		weight := Reshape(Slice(weights, AxisRange(), AxisRange(), AxisRange(), AxisRange(l, l+1)), batch, m.total, heads, points)
-		seen := m.sample(table, g, at(0, g.w), at(1, g.h), weight)
+		seen := m.sample(table, g, at(0), at(1), weight)
 		if sum == nil {
 			sum = seen
 		} else {
@@ -125,17 +125,18 @@ func (m multiScale) attend(s graphx.Scope, queries, values *Node) *Node {
 	return nn.Linear(s.In("output_proj"), Reshape(sum, batch, m.total, m.c.Channels))
 }
 
-// centres of the tokens' own pixels, x and y in [0, 1]: [S, 2].
-func (m multiScale) centres(g *Graph) *Node {
-	var parts []*Node
-	for _, l := range m.grids {
-		axis := func(along, extent int) *Node {
-			i := Iota(g, shapes.Make(dtypes.Float32, l.h, l.w, 1), along)
-			return DivScalar(AddScalar(i, .5), extent)
+// places of the tokens' own centres on a level, x and y in pixels, [S, 2] row by row. They are constants, so that a place is a sum
+// and no product: an engine that computes a place twice, once for the pixel and once for its weight, may fuse a product
+// into the sum in one of the two, and a place on the edge of a pixel would then be weighted as another.
+func (m multiScale) places(to grid) []float32 {
+	out := make([]float32, 0, 2*m.total)
+	for _, g := range m.grids {
+		for i := range g.h * g.w {
+			x, y := (float64(i%g.w)+.5)/float64(g.w), (float64(i/g.w)+.5)/float64(g.h)
+			out = append(out, float32(x*float64(to.w)-.5), float32(y*float64(to.h)-.5))
 		}
-		parts = append(parts, Reshape(Concatenate([]*Node{axis(1, l.w), axis(0, l.h)}, -1), l.h*l.w, 2))
 	}
-	return Concatenate(parts, 0)
+	return out
 }
 
 // sample looks at places x, y [B, S, heads, points] in pixels of one level, bilinearly, and returns the weighted sum over
