@@ -1,6 +1,7 @@
 package curate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -26,6 +27,7 @@ type PairData struct {
 	Dir       string
 	From      string // folder of ranking data
 	PerPrompt int    // most pairs of a prompt
+	Nearest   bool   // images that resemble each other are paired first: an extension
 	Seed      uint64
 	PartSize  int // pairs a part
 	Progress  Parts
@@ -60,9 +62,10 @@ func (p PairData) Run(ctx context.Context) error {
 		Kind      string `json:"kind"`
 		From      string `json:"from"` // fingerprint of the ranking data
 		PerPrompt int    `json:"per_prompt"`
+		Nearest   bool   `json:"nearest,omitempty"`
 		Seed      uint64 `json:"seed"`
 		PartSize  int    `json:"part_size"`
-	}{"pairs", hash, p.PerPrompt, p.Seed, p.PartSize}
+	}{"pairs", hash, p.PerPrompt, p.Nearest, p.Seed, p.PartSize}
 	parts := (len(made.pairs) + p.PartSize - 1) / p.PartSize
 	err = build(ctx, p.Dir, id, parts, p.Progress, func(_ context.Context, part int) ([]Pair, error) {
 		return made.pairs[part*p.PartSize : min((part+1)*p.PartSize, len(made.pairs))], nil
@@ -99,17 +102,23 @@ func (p PairData) pair(images []Image) (pairing, error) {
 	return made, nil
 }
 
-// combine adds up to PerPrompt pairs of one prompt. Both sides are shuffled and then walked in step, the one shifted
-// whenever both are back at their starts together: every image is used as evenly as it can be, and no combination twice.
+// combine adds up to PerPrompt pairs of one prompt, in the order that evenly or nearest gives.
 func (p PairData) combine(made *pairing, yes, no []Image) {
 	prompt := yes[0].Prompt
 	rng := prng.New(prng.Derive(p.Seed, "pairs\x00"+prompt), 0, prng.Curate).Rand()
 	rng.Shuffle(len(yes), func(i, j int) { yes[i], yes[j] = yes[j], yes[i] })
 	rng.Shuffle(len(no), func(i, j int) { no[i], no[j] = no[j], no[i] })
-	period := len(yes) * len(no) / gcd(len(yes), len(no))
+	order := evenly(len(yes), len(no))
+	if p.Nearest {
+		order = nearest(yes, no, p.PerPrompt)
+	}
 	used := map[uint64]bool{}
-	for k, n := 0, 0; k < len(yes)*len(no) && n < p.PerPrompt; k++ {
-		c, r := yes[k%len(yes)], no[(k+k/period)%len(no)]
+	n := 0
+	for _, at := range order {
+		c, r := yes[at[0]], no[at[1]]
+		if n == p.PerPrompt {
+			break
+		}
 		if slices.Equal(c.Final(), r.Final()) {
 			made.equal++
 			continue
@@ -122,6 +131,49 @@ func (p PairData) combine(made *pairing, yes, no []Image) {
 		n++
 	}
 	made.chosens += len(used)
+}
+
+// evenly walks both sides in step, the one shifted whenever both are back at their starts together: every image is used as
+// evenly as it can be, and no combination twice.
+func evenly(yes, no int) (order [][2]int) {
+	period := yes * no / gcd(yes, no)
+	for k := range yes * no {
+		order = append(order, [2]int{k % yes, (k + k/period) % no})
+	}
+	return order
+}
+
+// nearest takes combinations by the number of tokens in which they differ, fewest first: what such two images share cancels
+// out of the margin, and what makes the one right stays. No image is used more often than an even use of all would need, or twice.
+func nearest(yes, no []Image, pairs int) (order [][2]int) {
+	type combination struct {
+		at     [2]int
+		differ int
+	}
+	var all []combination
+	for i, y := range yes {
+		for j, n := range no {
+			c := combination{at: [2]int{i, j}}
+			for k, t := range y.Final() {
+				if t != n.Final()[k] {
+					c.differ++
+				}
+			}
+			all = append(all, c)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b combination) int { return cmp.Compare(a.differ, b.differ) })
+	fewer := min(len(yes), len(no))
+	most := max((pairs+fewer-1)/fewer, 2)
+	usedYes, usedNo := make([]int, len(yes)), make([]int, len(no))
+	for _, c := range all {
+		if usedYes[c.at[0]] < most && usedNo[c.at[1]] < most {
+			usedYes[c.at[0]]++
+			usedNo[c.at[1]]++
+			order = append(order, c.at)
+		}
+	}
+	return order
 }
 
 func gcd(a, b int) int {

@@ -44,6 +44,33 @@ func TestPairsCombineLabelsOfAPromptEvenly(t *testing.T) {
 	}
 }
 
+func TestNearestPairsResembleEachOther(t *testing.T) {
+	image := func(seed uint64, correct bool, tokens ...int32) Image {
+		return Image{Prompt: "a", Seed: seed, Steps: 1, Samples: tokens, Correct: correct}
+	}
+	made, err := PairData{PerPrompt: 3, Nearest: true}.pair([]Image{
+		image(1, true, 0, 0, 0, 0), image(2, true, 9, 9, 9, 9),
+		image(3, false, 0, 0, 0, 1), image(4, false, 9, 9, 8, 8), image(5, false, 5, 5, 5, 5),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range made.pairs {
+		got = append(got, fmt.Sprint(p.ChosenSeed, "-", p.RejectedSeed))
+	}
+	if len(got) != 3 || got[0] != "1-3" || got[1] != "2-4" {
+		t.Errorf("pairs %v", got)
+	}
+	var many []Image
+	for i := range 9 {
+		many = append(many, image(uint64(i), i < 1, int32(i), 0))
+	}
+	if made, err := (PairData{PerPrompt: 8, Nearest: true}).pair(many); err != nil || len(made.pairs) != 8 {
+		t.Errorf("%d pairs of one right and eight wrong images (%v)", len(made.pairs), err)
+	}
+}
+
 func TestPairsLeaveOutAndCount(t *testing.T) {
 	made, err := PairData{PerPrompt: 8, Seed: 1}.pair([]Image{
 		final("all right", 1, 1, true), final("all right", 2, 2, true), final("all wrong", 3, 3, false),

@@ -47,10 +47,14 @@ type Data struct {
 	MinRate   float64 `json:"min_masking_rate"`
 	Dropout   float64 `json:"cond_dropout"`
 	Official  bool    `json:"official"` // masks and drops the two sides independently, as the authors
+
+	Validation float64 `json:"validation"` // share of prompts whose pairs are held out and watched
+	WatchEvery int     `json:"watch_every"`
+	Patience   int     `json:"patience"` // the run ends when the held-out loss fell short of its best so often in a row; 0 never
 }
 
 // Defaults are the paper's settings.
-func Defaults() Data { return Data{Loss: Eq7, Beta: .1, Masks: 1, Average: 1} }
+func Defaults() Data { return Data{Loss: Eq7, Beta: .1, Masks: 1, Average: 1, WatchEvery: 25} }
 
 // DPO is the objective.
 type DPO struct {
@@ -63,14 +67,16 @@ type DPO struct {
 	texts     [][]int32 // of each pair
 	used      int       // masks of a pair that the run visits
 	reference []float32 // [pairs, used, 2]
-	cache     string
+	dir       string
 	hash      string // of the pairs
+	heldOut   heldOut
 }
 
 var (
 	_ objective.Trainable = (*DPO)(nil)
 	_ objective.Derived   = (*DPO)(nil)
 	_ objective.Prepared  = (*DPO)(nil)
+	_ train.Online        = (*DPO)(nil)
 )
 
 // cacheFile keeps the reference's log-probabilities in the run's folder.
@@ -78,7 +84,7 @@ const cacheFile = "reference.safetensors"
 
 // New reads the pairs and the starting weights; what the reference thinks of the pairs is computed by Prepare.
 func New(be compute.Backend, open policy.Folders, r train.Recipe, dir string) (*DPO, error) {
-	d := &DPO{recipe: r, backend: be, cache: filepath.Join(dir, cacheFile), data: Defaults()}
+	d := &DPO{recipe: r, backend: be, dir: dir, data: Defaults()}
 	if err := objective.DecodeStrict(r.Data, &d.data); err != nil {
 		return nil, err
 	}
@@ -99,6 +105,9 @@ func New(be compute.Backend, open policy.Folders, r train.Recipe, dir string) (*
 	if err := d.check(); err != nil {
 		return nil, err
 	}
+	if err := d.holdOut(); err != nil {
+		return nil, err
+	}
 	visits := r.MaxSteps * r.Accum * r.Batch
 	d.used = min(d.data.Masks, (visits+len(d.pairs)-1)/len(d.pairs)*d.data.Average)
 	return d, nil
@@ -112,6 +121,8 @@ func (d Data) Validate() error {
 	switch {
 	case d.From == "":
 		return errors.New("dpo: data.from is missing: which folder of pairs?")
+	case !(d.Validation >= 0 && d.Validation < 1) || d.WatchEvery < 1 || d.Patience < 0:
+		return fmt.Errorf("dpo: validation %v, watch_every %d or patience %d is out of range", d.Validation, d.WatchEvery, d.Patience)
 	case d.Masks < 1 || d.Average < 1 || d.Average > d.Masks:
 		return fmt.Errorf("dpo: %d masks a pair, %d at a visit, want 1 <= average <= masks", d.Masks, d.Average)
 	case !(d.SFT >= 0) || !(d.MinRate >= 0 && d.MinRate <= 1) || !(d.Dropout >= 0 && d.Dropout < 1):
@@ -141,9 +152,13 @@ func (d *DPO) check() error {
 	return nil
 }
 
-// add appends the row of one side of a pair, 0 for the chosen one, under one of the pair's masks.
+// add appends the row of one side of a training pair, 0 for the chosen one, under one of the pair's masks.
 func (d *DPO) add(rows *policy.Rows, pair, mask, side int) {
-	p, stream := d.pairs[pair], uint32(0)
+	d.addSide(rows, d.pairs[pair], d.texts[pair], mask, side)
+}
+
+func (d *DPO) addSide(rows *policy.Rows, p curate.Pair, text []int32, mask, side int) {
+	stream := uint32(0)
 	if d.data.Official {
 		stream = uint32(side)
 	}
@@ -151,16 +166,19 @@ func (d *DPO) add(rows *policy.Rows, pair, mask, side int) {
 	if side == 1 {
 		tokens = p.Rejected
 	}
-	d.policy.Add(rows, d.texts[pair], tokens, policy.Masking{MinRate: d.data.MinRate, Dropout: d.data.Dropout}, p.Seed, mask, stream)
+	d.policy.Add(rows, text, tokens, policy.Masking{MinRate: d.data.MinRate, Dropout: d.data.Dropout}, p.Seed, mask, stream)
 }
 
 // Prepare implements objective.Prepared: the reference's log-probabilities, from the run's folder if they are there.
 func (d *DPO) Prepare(ctx context.Context, show io.Writer) error {
-	fmt.Fprintf(show, "%d pairs, %d masks each; %d steps of %d pairs go through them %.3g times\n", len(d.pairs), d.used, d.recipe.MaxSteps,
+	if err := d.heldOut.prepare(d); err != nil {
+		return err
+	}
+	fmt.Fprintf(show, "%d pairs (%d more are held out), %d masks each; %d steps of %d pairs go through them %.3g times\n", len(d.pairs), len(d.heldOut.pairs), d.used, d.recipe.MaxSteps,
 		d.recipe.Batch*d.recipe.Accum, float64(d.recipe.MaxSteps*d.recipe.Batch*d.recipe.Accum)/float64(len(d.pairs)))
 	shape := []int{len(d.pairs), d.used, 2}
-	key := fmt.Sprint(d.policy.Parent.SHA256, d.hash, shape, d.data.MinRate, d.data.Dropout, d.data.Official)
-	f, err := ckpt.Open(d.cache)
+	key := fmt.Sprint(d.policy.Parent.SHA256, d.hash, shape, d.data.Validation, d.data.MinRate, d.data.Dropout, d.data.Official)
+	f, err := ckpt.Open(filepath.Join(d.dir, cacheFile))
 	if err == nil {
 		defer f.Close()
 		if f.Metadata()["key"] == key {
@@ -181,7 +199,7 @@ func (d *DPO) Prepare(ctx context.Context, show io.Writer) error {
 		return err
 	}
 	table := ckpt.Tensor{Name: "reference", DType: ckpt.F32, Shape: shape, Values: d.reference}
-	return ckpt.Write(d.cache, []ckpt.Tensor{table}, map[string]string{"key": key})
+	return ckpt.Write(filepath.Join(d.dir, cacheFile), []ckpt.Tensor{table}, map[string]string{"key": key})
 }
 
 // visit is the pair of a batch's place: epochs are permutations of all pairs.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"imagecot/align/policy"
 	"imagecot/align/policy/policytest"
 	"imagecot/ckpt"
 	"imagecot/curate"
@@ -223,6 +224,50 @@ func TestTrainingPrefersTheChosenAndResumes(t *testing.T) {
 	hash, err2 := curate.Fingerprint(from)
 	if err != nil || err2 != nil || m.Kind != "dpo" || len(m.Parents) != 1 || m.Parents[0].Role != "init" || m.DataHash != hash {
 		t.Errorf("manifest %+v (%v, %v)", m, err, err2)
+	}
+}
+
+func TestHeldOutPairsAreWatchedAndEndTheRun(t *testing.T) {
+	be, init := enginetest.Go(t), policytest.Folder(t, nil)
+	// What is chosen has even codes on the prompts that are trained on, and odd ones on the others: learning hurts there.
+	prompts, from := []string{}, ""
+	for i := range 40 {
+		prompts = append(prompts, fmt.Sprintf("a photo of a disc %d", i))
+	}
+	from = pairs(t, 40, func(p []curate.Pair) {
+		for i := range p {
+			if p[i].Prompt = prompts[i]; curate.Validation(prompts[i], .3) {
+				p[i].Chosen, p[i].Rejected = p[i].Rejected, p[i].Chosen
+			}
+		}
+	})
+	build := func(be compute.Backend, r train.Recipe, dir string) (objective.Trainable, error) {
+		return New(be, policytest.Folders, r, dir)
+	}
+	dir := t.TempDir()
+	r := recipe(t, init, from, ", validation: 0.3, watch_every: 3, patience: 2")
+	if err := objective.Run(t.Context(), be, r, dir, io.Discard, build); err != nil {
+		t.Fatal(err)
+	}
+	m, err := ckpt.ReadManifest(filepath.Join(dir, "final"))
+	seen, err2 := policy.ReadJournal[heldOutLine](filepath.Join(dir, heldOutFile))
+	if err != nil || err2 != nil || m.Steps != 6 || len(seen) != 3 || !strings.Contains(m.Notes, "held-out") {
+		t.Fatalf("manifest %+v, seen %+v (%v, %v)", m, seen, err, err2)
+	}
+	if math.Abs(seen[0].Loss-math.Ln2) > 1e-4 || seen[2].Loss <= seen[1].Loss || seen[2].Accuracy > .3 || seen[2].Margin >= 0 {
+		t.Errorf("seen %+v", seen)
+	}
+	d := open(t, be, r, t.TempDir())
+	for _, p := range d.pairs {
+		if curate.Validation(p.Prompt, .3) {
+			t.Errorf("%q is trained on", p.Prompt)
+		}
+	}
+	if len(d.pairs)+len(d.heldOut.pairs) != 40 {
+		t.Errorf("%d + %d pairs", len(d.pairs), len(d.heldOut.pairs))
+	}
+	if _, err := New(be, policytest.Folders, recipe(t, init, pairs(t, 3, nil), ", validation: 0.01"), t.TempDir()); err == nil || !strings.Contains(err.Error(), "holds 0 out") {
+		t.Errorf("error %v", err)
 	}
 }
 

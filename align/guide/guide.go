@@ -226,7 +226,7 @@ func (g *Guide) Prepare(ctx context.Context, show io.Writer) error {
 		return err
 	}
 	var err error
-	if g.seen, err = readWatch(filepath.Join(g.dir, watchFile)); err != nil {
+	if g.seen, err = policy.ReadJournal[watchLine](filepath.Join(g.dir, watchFile)); err != nil {
 		return err
 	}
 	if g.offline == nil {

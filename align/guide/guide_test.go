@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"imagecot/align/policy"
 	"imagecot/align/policy/policytest"
 	"imagecot/ckpt"
 	"imagecot/curate"
@@ -104,7 +105,7 @@ func TestTheRewardOfFreshImagesRises(t *testing.T) {
 			if before > .4 || after < before+.25 {
 				t.Errorf("%s: the mean reward of fresh images goes from %.3f to %.3f", method, before, after)
 			}
-			watch, err := readWatch(filepath.Join(dir, watchFile))
+			watch, err := policy.ReadJournal[watchLine](filepath.Join(dir, watchFile))
 			if err != nil || len(watch) != 2 || watch[1].Reward <= watch[0].Reward || watch[1].Reward != *watch[1].HeldOut || math.Abs(watch[0].KL) > 1e-4 || watch[1].KL < .01 {
 				t.Errorf("%s: watched %+v (%v)", method, watch, err)
 			}

@@ -1,19 +1,13 @@
 package guide
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"imagecot/align/policy"
 	"imagecot/geneval"
-	"imagecot/internal/atomicfile"
 	"imagecot/internal/prng"
 	"imagecot/train"
 )
@@ -70,7 +64,7 @@ func (g *Guide) watch(ctx context.Context, step int) error {
 		}
 		g.seen = append(g.seen, line)
 		i = len(g.seen) - 1
-		if err := writeWatch(filepath.Join(g.dir, watchFile), g.seen); err != nil {
+		if err := policy.WriteJournal(filepath.Join(g.dir, watchFile), g.seen); err != nil {
 			return err
 		}
 	}
@@ -158,35 +152,4 @@ func mean(v []float64) float64 {
 		sum += x
 	}
 	return sum / float64(max(len(v), 1))
-}
-
-func readWatch(path string) ([]watchLine, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("guide: %w", err)
-	}
-	var out []watchLine
-	for d := json.NewDecoder(bytes.NewReader(data)); d.More(); {
-		var l watchLine
-		if err := d.Decode(&l); err != nil {
-			return nil, fmt.Errorf("guide: %s: %w", path, err)
-		}
-		out = append(out, l)
-	}
-	return out, nil
-}
-
-func writeWatch(path string, lines []watchLine) error {
-	var b bytes.Buffer
-	for _, l := range lines {
-		text, err := json.Marshal(l)
-		if err != nil {
-			return fmt.Errorf("guide: watch: %w", err)
-		}
-		b.Write(append(text, '\n'))
-	}
-	return atomicfile.WriteFile(path, b.Bytes(), 0o644)
 }

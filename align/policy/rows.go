@@ -65,17 +65,22 @@ type Scorer struct {
 	program *graphx.Program
 }
 
+// Scorer computes by the given weights, which belong to the caller and may be replaced between two calls.
+func (p *Policy) Scorer(be compute.Backend, w *graphx.Weights) (*Scorer, error) {
+	program, err := graphx.NewProgram(be, "log-probabilities", w, graphx.PolicyFor(be), func(s graphx.Scope, in []*graph.Node) []*graph.Node {
+		sum, _ := showo.T2ILogProbs(s, p.Config, in[0], in[1], in[2])
+		return []*graph.Node{sum}
+	})
+	return &Scorer{program}, err
+}
+
 // Reference computes by the starting weights.
 func (p *Policy) Reference(be compute.Backend) (*Scorer, error) {
 	w, err := p.Weights()
 	if err != nil {
 		return nil, err
 	}
-	program, err := graphx.NewProgram(be, "reference", graphx.NewWeights(w), graphx.PolicyFor(be), func(s graphx.Scope, in []*graph.Node) []*graph.Node {
-		sum, _ := showo.T2ILogProbs(s, p.Config, in[0], in[1], in[2])
-		return []*graph.Node{sum}
-	})
-	return &Scorer{program}, err
+	return p.Scorer(be, graphx.NewWeights(w))
 }
 
 // LogProbs returns one sum a row: log p of the hidden tokens of n rows, which add appends by their numbers. What it will
@@ -105,7 +110,7 @@ func (r *Scorer) LogProbs(ctx context.Context, n int, add func(rows *Rows, i int
 			begun = time.Now()
 		case timed:
 			each := time.Since(begun) / timed
-			fmt.Fprintf(show, "reference log-probabilities of %d masked images: about %s\n", n, (each * time.Duration((n-at)/tile)).Round(time.Second))
+			fmt.Fprintf(show, "log-probabilities of %d masked images: about %s\n", n, (each * time.Duration((n-at)/tile)).Round(time.Second))
 		}
 	}
 	for i, v := range out[:n] {

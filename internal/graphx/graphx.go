@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -18,6 +19,9 @@ import (
 type Weights struct {
 	names []string
 	byKey map[string]*tensors.Tensor
+
+	mu   sync.Mutex
+	kept compute.Backend // engine that holds all of them, nil until a program ran
 }
 
 // NewWeights takes ownership of the tensors.
@@ -41,7 +45,25 @@ func (w *Weights) Set(name string, t *tensors.Tensor) {
 	if _, ok := w.byKey[name]; !ok {
 		panic(fmt.Sprintf("graphx: no weight named %q", name))
 	}
-	w.byKey[name] = t
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.byKey[name], w.kept = t, nil
+}
+
+// keep moves the tensors to the engine before several goroutines hand them over: the first use of a tensor is not safe.
+func (w *Weights) keep(be compute.Backend) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.kept == be {
+		return nil
+	}
+	for _, name := range w.names {
+		if err := w.byKey[name].MaterializeOnDevice(be, true, 0); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	w.kept = be
+	return nil
 }
 
 // Tensors in the order of Names.
@@ -148,6 +170,9 @@ func (p *Program) Run(in ...any) (out []*tensors.Tensor, err error) {
 			err = fmt.Errorf("graphx: %s: %v", p.name, r)
 		}
 	}()
+	if err := p.weights.keep(p.backend); err != nil {
+		return nil, fmt.Errorf("graphx: %s: %w", p.name, err)
+	}
 	args := make([]any, 0, len(p.weights.names)+len(in))
 	for _, t := range p.weights.Tensors() {
 		args = append(args, t)
@@ -157,6 +182,14 @@ func (p *Program) Run(in ...any) (out []*tensors.Tensor, err error) {
 		return nil, fmt.Errorf("graphx: %s: %w", p.name, err)
 	}
 	return out, nil
+}
+
+// Keep moves a tensor to the engine. It must be called for one that several goroutines are going to pass to Run.
+func (p *Program) Keep(t *tensors.Tensor) error {
+	if err := t.MaterializeOnDevice(p.backend, true, 0); err != nil {
+		return fmt.Errorf("graphx: %s: %w", p.name, err)
+	}
+	return nil
 }
 
 // Free releases tensors at once instead of at the next garbage collection.

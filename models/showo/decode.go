@@ -333,7 +333,11 @@ func (d *Decoder) runTile(program *graphx.Program, width, size int, states []Sta
 		pads[r] = int32(p.pads)
 	}
 	in := []*tensors.Tensor{graphx.Tensor(ids, size, n), graphx.Tensor(pads, len(pads))}
-	result, err := program.Run(in[0], in[1], d.keysOf(rows))
+	keys, err := d.keysOf(rows)
+	if err != nil {
+		return err
+	}
+	result, err := program.Run(in[0], in[1], keys)
 	graphx.Free(in...)
 	if err != nil {
 		return err
@@ -348,13 +352,13 @@ func (d *Decoder) runTile(program *graphx.Program, width, size int, states []Sta
 }
 
 // keysOf is the keys and values of a tile's rows.
-func (d *Decoder) keysOf(rows []*Prefix) *tensors.Tensor {
+func (d *Decoder) keysOf(rows []*Prefix) (*tensors.Tensor, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i, t := range d.tiles {
 		if slices.Equal(t.of, rows) {
 			d.tiles = append(slices.Delete(d.tiles, i, i+1), t) // latest last
-			return t.kv
+			return t.kv, nil
 		}
 	}
 	flat := make([]float32, 0, len(rows)*len(rows[0].kv))
@@ -363,9 +367,12 @@ func (d *Decoder) keysOf(rows []*Prefix) *tensors.Tensor {
 	}
 	l := d.cfg.LLM
 	t := tileKeys{of: rows, kv: graphx.Tensor(flat, len(rows), 2*l.Layers, l.Heads, rows[0].width, l.HiddenSize/l.Heads)}
+	if err := d.step.Keep(t.kv); err != nil { // tiles of one prompt run at once
+		return nil, err
+	}
 	if len(d.tiles) == tilesKept {
 		d.tiles = slices.Delete(d.tiles, 0, 1) // its buffers go with the garbage: another goroutine may still read them
 	}
 	d.tiles = append(d.tiles, t)
-	return t.kv
+	return t.kv, nil
 }
