@@ -47,6 +47,20 @@ func limitPrompts(list []geneval.Metadata, limit int) []geneval.Metadata {
 	return out
 }
 
+// promptsFor are the prompts that were named, or the generator's own: the shipped test set of the tiny world, GenEval's 553 for
+// images of full size, which GenEval's own models then evaluate.
+func promptsFor(p *experiment.Pipeline, named []geneval.Metadata, path string, limit int) ([]geneval.Metadata, error) {
+	list := named
+	if path == "" && !p.TinyWorld() {
+		list = geneval.Official()
+	}
+	list = limitPrompts(list, limit)
+	if err := p.UseGenEval(list); err != nil {
+		return nil, err
+	}
+	return list, checkAll(p, list)
+}
+
 func checkAll(p *experiment.Pipeline, list []geneval.Metadata) error {
 	for _, m := range list {
 		if err := p.CheckPrompt(m.Prompt); err != nil {
@@ -65,7 +79,8 @@ func (a *app) evalCommand() *cobra.Command {
 		Use: "eval", Short: "Run GenEval: images for every prompt, scores with intervals and cost",
 		Long: "Chooses --images images for each prompt with the strategy, writes them in GenEval's layout with a trace each,\n" +
 			"evaluates them and prints scores of each task and overall. A run that was stopped goes on where it was; a finished\n" +
-			"one is only added up again. Without --prompts: the shipped test set of the tiny world.",
+			"one is only added up again. Without --prompts: the shipped test set of the tiny world, or for a generator of full size\n" +
+			"GenEval's 553 prompts, evaluated by GenEval's own models (`imagecot pull geneval-detector clip-vit-l-14`).",
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := testPrompts(prompts)
@@ -75,7 +90,6 @@ func (a *app) evalCommand() *cobra.Command {
 			if images < 1 {
 				return usage("", "--images is %d, want at least 1", images)
 			}
-			list = limitPrompts(list, limit)
 			if r.Strategy == "single" {
 				r.N = 1
 			}
@@ -84,7 +98,7 @@ func (a *app) evalCommand() *cobra.Command {
 				return err
 			}
 			defer p.Close()
-			if err := checkAll(p, list); err != nil {
+			if list, err = promptsFor(p, list, prompts, limit); err != nil {
 				return err
 			}
 			arm, err := p.Arm(r.Strategy)
@@ -139,8 +153,7 @@ func (a *app) curvesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list = limitPrompts(list, limit)
-			c := experiment.Curves{Prompts: list, Dir: out, Progress: a.progress("prompts")}
+			c := experiment.Curves{Dir: out, Progress: a.progress("prompts")}
 			for s := range strings.SplitSeq(ns, ",") {
 				n, err := strconv.Atoi(strings.TrimSpace(s))
 				if err != nil {
@@ -153,7 +166,7 @@ func (a *app) curvesCommand() *cobra.Command {
 				return err
 			}
 			defer p.Close()
-			if err := checkAll(p, list); err != nil {
+			if c.Prompts, err = promptsFor(p, list, prompts, limit); err != nil {
 				return err
 			}
 			for s := range strings.SplitSeq(arms, ",") {

@@ -82,6 +82,9 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 			if out == "" {
 				out = filepath.Join("out", "train", r.Name)
 			}
+			if err := resolvePresets(&r); err != nil {
+				return err
+			}
 			if err := writable(out); err != nil {
 				return err
 			}
@@ -104,4 +107,28 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 	cmd.Flags().StringVarP(&file, "file", "f", "", "recipe (YAML)")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "folder to write to (default out/train/NAME)")
 	return cmd
+}
+
+// resolvePresets puts folders in the place of presets that a recipe starts from or learns with.
+func resolvePresets(r *train.Recipe) error {
+	dir, ok, err := experiment.Published(r.InitFrom)
+	if err != nil {
+		return err
+	}
+	if ok {
+		r.InitFrom = dir
+	}
+	for key, value := range r.Data {
+		name, isText := value.(string)
+		if !isText || name == "" {
+			continue
+		}
+		if dir, ok, err = experiment.Published(name); err != nil {
+			return err
+		}
+		if ok {
+			r.Data[key] = dir
+		}
+	}
+	return nil
 }

@@ -82,6 +82,32 @@ func OpenDetector(be compute.Backend, o DetectorOptions) (geneval.Evaluator, err
 	return e, nil
 }
 
+// TinyWorld says whether the generator draws the tiny world's images, which have a detector and prompts of their own.
+func (p *Pipeline) TinyWorld() bool { return p.tinyWorld() }
+
+// UseGenEval has images of full size evaluated by GenEval's own models, the presets that Resolved names. Images of the tiny
+// world keep their exact detector.
+func (p *Pipeline) UseGenEval(prompts []geneval.Metadata) error {
+	if p.tinyWorld() {
+		return nil
+	}
+	o, err := DetectorOptions{}.Resolved(slices.ContainsFunc(prompts, asksColour))
+	if err != nil {
+		return err
+	}
+	e, err := OpenDetector(p.backend, o)
+	if err != nil {
+		return err
+	}
+	p.evaluate = e.Evaluate
+	p.Models["detector"], err = o.Identity()
+	return err
+}
+
+func asksColour(m geneval.Metadata) bool {
+	return slices.ContainsFunc(m.Include, func(c geneval.Clause) bool { return c.Color != "" && c.Count > 0 })
+}
+
 // AsksColours reports whether a prompt of a folder in GenEval's layout asks for a colour.
 func AsksColours(dir string) (bool, error) {
 	folders, err := geneval.ReadFolders(dir)
@@ -89,10 +115,8 @@ func AsksColours(dir string) (bool, error) {
 		return false, err
 	}
 	for _, f := range folders {
-		for _, c := range f.Metadata.Include {
-			if c.Color != "" && c.Count > 0 {
-				return true, nil
-			}
+		if asksColour(f.Metadata) {
+			return true, nil
 		}
 	}
 	return false, nil
