@@ -116,8 +116,12 @@ func TestAdapterScales(t *testing.T) {
 		r      int
 		want   float64
 	}{
-		{false, "m.layers.0.k_proj", 8, 2}, {true, "m.layers.0.k_proj", 16, 4}, {false, "m.layers.0.q_proj", 8, 1},
-		{false, "m.layers.1.v_proj", 8, .5}, {false, "m.layers.11.v_proj", 8, 2}, {false, "m.layers.0.xq_proj", 8, 2},
+		{false, "m.layers.0.k_proj", 8, 2},
+		{true, "m.layers.0.k_proj", 16, 4},
+		{false, "m.layers.0.q_proj", 8, 1},
+		{false, "m.layers.1.v_proj", 8, .5},
+		{false, "m.layers.11.v_proj", 8, 2},
+		{false, "m.layers.0.xq_proj", 8, 2},
 	} {
 		c.RankStable = test.stable
 		if got, err := c.scale(test.module, test.r); err != nil || got != test.want {
