@@ -74,8 +74,8 @@ func (p *Pipeline) CheckPrompt(text string) error {
 	return err
 }
 
-// Evaluate judges a final image with the tiny world's detector, or GenEval's where that was opened. Verdicts are remembered for a while: several strategies
-// end with the same images. Safe for concurrent use.
+// Evaluate judges a final image with the tiny world's detector, or GenEval's where that was opened. Verdicts are remembered
+// for a while: several strategies end with the same images. Safe for concurrent use.
 func (p *Pipeline) Evaluate(ctx context.Context, img image.Image, m geneval.Metadata) (geneval.Result, error) {
 	key := verdictKey{hashImage(img), m.Dump()}
 	p.evaluated.Lock()

@@ -81,6 +81,7 @@ func (r Recipe) check() error {
 		{r.LR > 0, "learning_rate must be positive"},
 		{r.Warmup >= 0 && r.Warmup < r.MaxSteps, "warmup_steps must lie in 0..max_steps-1"},
 		{r.Beta1 >= 0 && r.Beta1 < 1 && r.Beta2 >= 0 && r.Beta2 < 1, "adam betas must lie in [0, 1)"},
+		{r.Epsilon > 0, "adam_epsilon must be positive"}, // a gradient of exactly 0 would be divided by 0
 		{r.EMA >= 0 && r.EMA < 1, "ema must lie in [0, 1)"},
 		{r.SaveEvery > 0 && r.LogEvery > 0, "save_steps and logging_steps must be positive"},
 	} {

@@ -130,7 +130,7 @@ func saveModel(t *testing.T, dir string, config []byte, weights map[string]*tens
 
 func rewardRecipe(dir, reward, from string) train.Recipe {
 	return train.Recipe{
-		Kind: "judge", Name: "t", Seed: 7, MaxSteps: 2, Batch: 10, Accum: 1, LR: 1e-3, LogEvery: 1, SaveEvery: 1,
+		Kind: "judge", Name: "t", Seed: 7, MaxSteps: 2, Batch: 10, Accum: 1, LR: 1e-3, Beta1: .9, Beta2: .999, Epsilon: 1e-8, LogEvery: 1, SaveEvery: 1,
 		InitFrom: filepath.Join(dir, "judge"),
 		Data:     map[string]any{"reward": reward, "from": filepath.Join(dir, from), "tokenizer": filepath.Join(dir, "tokenizer"), "renders": 2},
 	}
