@@ -54,7 +54,7 @@ func (w *Reward) openPARMPP() error {
 		for range 2 {
 			yes, no := pairs.Draw(rng)
 			for _, i := range []int{yes, no} {
-				out = append(out, shown{kept[i].Prompt, kept[i].Image, []llavaov.Example{w.reflect(kept[i])}})
+				out = append(out, shown{prompt: kept[i].Prompt, tokens: kept[i].Image, examples: []llavaov.Example{w.reflect(kept[i])}})
 			}
 		}
 		return out

@@ -56,6 +56,9 @@ type RewardData struct {
 	// yes, so that one false yes among many steps spoils a path, and a false no costs one step.
 	NotClear float64 `json:"not_clear_weight"`
 	Mirror   bool    `json:"mirror"` // half of the groups are mirrored, words and all: other images of few prompts
+	// Others is how many other prompts each image is asked about (Deviation D28): its own, of which there are few, are
+	// learned by heart. What the detector sees in the final image answers them, and they hide no test prompt.
+	Others int `json:"others"`
 }
 
 // shown is one step image of a prompt and what is asked about it.
@@ -63,6 +66,8 @@ type shown struct {
 	prompt   string
 	tokens   []int32
 	examples []llavaov.Example
+	final    []int32          // the path's final image, which answers other questions; nil: none is asked
+	other    cot.QuestionKind // what these ask: outcome, or potential before the last step
 }
 
 // mirror turns the words of what is asked, if the mirrored prompt asks for no test prompt's scene.
@@ -161,7 +166,10 @@ func (w *Reward) openORM() error {
 		var out []shown
 		yes, no := pairs.Draw(rng)
 		for _, i := range []int{yes, no} {
-			out = append(out, shown{kept[i].Prompt, kept[i].Final(), []llavaov.Example{{w.ask(cot.Outcome, kept[i].Prompt, i == yes)}}})
+			out = append(out, shown{
+				prompt: kept[i].Prompt, tokens: kept[i].Final(), examples: []llavaov.Example{{w.ask(cot.Outcome, kept[i].Prompt, i == yes)}},
+				final: kept[i].Final(), other: cot.Outcome,
+			})
 		}
 		return out
 	}
@@ -190,7 +198,7 @@ func (w *Reward) openPRM() error {
 		var out []shown
 		yes, no := pairs.Draw(rng)
 		for _, i := range []int{yes, no} {
-			out = append(out, shown{kept[i].Prompt, kept[i].Sample, []llavaov.Example{{w.ask(cot.Process, kept[i].Prompt, i == yes)}}})
+			out = append(out, shown{prompt: kept[i].Prompt, tokens: kept[i].Sample, examples: []llavaov.Example{{w.ask(cot.Process, kept[i].Prompt, i == yes)}}})
 		}
 		return out
 	}
@@ -209,6 +217,7 @@ func (w *Reward) openPARM() error {
 		return err
 	}
 	var finals, steps parmRows
+	last := map[parmPath][]int32{}
 	clear, blurred := map[string][]curate.Parm{}, map[string][]curate.Parm{}
 	for _, r := range rows {
 		if curate.Validation(r.Prompt, w.data.Validation) {
@@ -223,6 +232,7 @@ func (w *Reward) openPARM() error {
 		switch {
 		case curate.Label(r.Outcome) != curate.NotAsked:
 			finals.add(r, r.Prompt, r.Outcome)
+			last[parmPath{r.Prompt, r.Path}] = r.Sample
 		case curate.Label(r.Potential) != curate.NotAsked:
 			steps.add(r, fmt.Sprint(r.Prompt, "@", r.Step), r.Potential)
 		}
@@ -242,6 +252,9 @@ func (w *Reward) openPARM() error {
 		}
 		yes, no := from.pairs.Draw(rng)
 		out := []shown{w.step(from.rows[yes], true), w.step(from.rows[no], false)}
+		for i, row := range []int{yes, no} {
+			out[i].final = last[parmPath{from.rows[row].Prompt, from.rows[row].Path}]
+		}
 		others := [2]map[string][]curate.Parm{clear, blurred}
 		switch curate.Label(from.rows[yes].Clarity) {
 		case curate.Yes:
@@ -255,11 +268,17 @@ func (w *Reward) openPARM() error {
 			if curate.Label(r.Clarity) == curate.No && again.Step > r.Step {
 				r = again // late steps are the hard ones
 			}
-			out = append(out, shown{r.Prompt, r.Sample, []llavaov.Example{{w.clarity(r)}}})
+			out = append(out, shown{prompt: r.Prompt, tokens: r.Sample, examples: []llavaov.Example{{w.clarity(r)}}})
 		}
 		return out
 	}
 	return nil
+}
+
+// parmPath names a path of PARM's data.
+type parmPath struct {
+	prompt string
+	path   int32
 }
 
 // parmRows are rows whose labels come in pairs of yes and no.
@@ -290,16 +309,22 @@ func (w *Reward) clarity(r curate.Parm) llavaov.ExampleTurn {
 
 // step asks everything about a step image: clarity, potential as the second turn, and the outcome at the last step.
 func (w *Reward) step(r curate.Parm, good bool) shown {
-	granted := w.ask(cot.Clarity, r.Prompt, true)
-	granted.Weight = takenForGranted
-	s := shown{r.Prompt, r.Sample, []llavaov.Example{{granted, w.ask(cot.Potential, r.Prompt, good)}}}
+	s := shown{prompt: r.Prompt, tokens: r.Sample, examples: []llavaov.Example{w.potential(r.Prompt, good)}, other: cot.Potential}
 	if curate.Label(r.Clarity) != curate.NotAsked {
 		s.examples = append(s.examples, llavaov.Example{w.clarity(r)})
 	}
 	if curate.Label(r.Outcome) != curate.NotAsked {
 		s.examples = append(s.examples, llavaov.Example{w.ask(cot.Outcome, r.Prompt, good)})
+		s.other = cot.Outcome
 	}
 	return s
+}
+
+// potential asks for it as the second turn, after a clarity that is taken for granted.
+func (w *Reward) potential(prompt string, good bool) llavaov.Example {
+	granted := w.ask(cot.Clarity, prompt, true)
+	granted.Weight = takenForGranted
+	return llavaov.Example{granted, w.ask(cot.Potential, prompt, good)}
 }
 
 // Init implements train.Objective: the zero-shot judge's weights.
@@ -331,13 +356,14 @@ func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
 	pixels := make([]float32, w.recipe.Batch*size)
 	examples := make([][]llavaov.Example, 0, w.recipe.Batch)
 	var tokens [][]int32
+	var all []shown
 	var mirrored []bool
 	for len(tokens) < w.recipe.Batch-w.data.Renders {
 		turn := w.data.Mirror && rng.IntN(2) == 0
 		for _, s := range w.draw(rng) {
 			mirrored = append(mirrored, turn && s.mirror())
 			tokens = append(tokens, s.tokens)
-			examples = append(examples, s.examples)
+			all = append(all, s)
 		}
 	}
 	images, err := w.decode.Decode(context.Background(), tokens)
@@ -350,10 +376,17 @@ func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
 			world.Mirror(pixels[k*size : (k+1)*size])
 		}
 	}
+	if err := w.askOthers(all, mirrored, rng); err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		examples = append(examples, s.examples)
+	}
 	segments := 1
 	if strings.HasPrefix(w.data.Reward, "parm") {
 		segments = 3 // clarity, potential, outcome
 	}
+	segments += w.data.Others
 	if w.data.Renders > 0 {
 		segments = max(segments, w.data.Questions)
 	}

@@ -140,6 +140,7 @@ func TestReward(t *testing.T) {
 	dir := rewardFiles(t)
 	t.Run("batches", func(t *testing.T) { rewardBatches(t, dir) })
 	t.Run("mirrors", func(t *testing.T) { rewardMirrors(t, dir) })
+	t.Run("asks others", func(t *testing.T) { rewardAsksOthers(t, dir) })
 	t.Run("trains", func(t *testing.T) { rewardTrains(t, dir) })
 	t.Run("says what is missing", func(t *testing.T) { rewardSaysWhatIsMissing(t, dir) })
 }
@@ -243,6 +244,47 @@ func rewardMirrors(t *testing.T, dir string) {
 	}
 	if turned == 0 || kept == 0 {
 		t.Errorf("%d images can be mirrored, %d cannot: want some of both", turned, kept)
+	}
+}
+
+// rewardAsksOthers: other prompts are answered as the picture is, both ways, and none is a prompt that tests or chooses.
+func rewardAsksOthers(t *testing.T, dir string) {
+	r := rewardRecipe(dir, "orm", "ranking")
+	r.Data["others"], r.Data["validation"] = 3, .3
+	w, err := NewReward(enginetest.Go(t), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := prng.New(1, 0, prng.Order).Rand()
+	answers := map[bool]int{}
+	for range 150 {
+		scene := world.Random(rng, world.Pair)
+		questions, err := w.others(world.Render(scene), rng)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(questions) > 3 {
+			t.Fatalf("%d questions, want 3 at most", len(questions))
+		}
+		for _, q := range questions {
+			answers[q.Label]++
+			if q.Label != scene.Satisfies(q.Prompt) {
+				t.Fatalf("%q is answered %v about %v", q.Prompt.Prompt, q.Label, scene.Objects)
+			}
+			if world.HeldOut(q.Prompt) || curate.Validation(q.Prompt.Prompt, .3) {
+				t.Fatalf("%q tests or chooses models", q.Prompt.Prompt)
+			}
+		}
+	}
+	if answers[true] < 50 || answers[false] < 50 {
+		t.Errorf("answers %v: want plenty of both", answers)
+	}
+	blank, err := w.others(image.NewRGBA(image.Rect(0, 0, 64, 64)), rng)
+	if err != nil || len(blank) != 0 {
+		t.Errorf("%d questions about nothing (%v)", len(blank), err)
+	}
+	if _, err := w.Batch(0); err != nil {
+		t.Error(err)
 	}
 }
 
