@@ -43,6 +43,19 @@ func (i Info) Size() int {
 type entry struct {
 	Info
 	data []byte
+	file io.ReaderAt // holds data at offset at; nil if there is no file
+	at   int64
+}
+
+// read fills to with the tensor's bytes from offset on. A file is read, not looked at through its map: pages of a map count
+// as the process's memory, and faults are slower than reads.
+func (e entry) read(to []byte, offset int) error {
+	if e.file == nil {
+		copy(to, e.data[offset:])
+		return nil
+	}
+	_, err := e.file.ReadAt(to, e.at+int64(offset))
+	return err
 }
 
 // File is an open checkpoint of one or more safetensors files. It may be read from several goroutines; Close ends the
@@ -63,7 +76,7 @@ func Parse(data []byte) (*File, error) {
 	f := &File{tensors: make(map[string]entry, len(spans)), metadata: metadata}
 	for name, s := range spans {
 		f.names = append(f.names, name)
-		f.tensors[name] = entry{s.Info, data[start+int(s.begin) : start+int(s.end) : start+int(s.end)]}
+		f.tensors[name] = entry{Info: s.Info, data: data[start+int(s.begin) : start+int(s.end) : start+int(s.end)], at: int64(start) + int64(s.begin)}
 	}
 	sort.Strings(f.names)
 	return f, nil
@@ -75,8 +88,21 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ckpt: %w", err)
 	}
-	defer file.Close()
-	return openMapped(file, path, Parse)
+	return openSafetensors(file, path)
+}
+
+// openSafetensors checks an open file and takes it over.
+func openSafetensors(file *os.File, path string) (*File, error) {
+	f, err := openMapped(file, path, Parse)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	for name, e := range f.tensors {
+		e.file = file
+		f.tensors[name] = e
+	}
+	f.close = append(f.close, file.Close)
+	return f, nil
 }
 
 // openMapped maps an open file, which may be closed afterwards, and lets parse check it.
@@ -119,10 +145,10 @@ func OpenFS(fsys fs.FS, name string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ckpt: %w", err)
 	}
-	defer file.Close()
 	if onDisk, ok := file.(*os.File); ok {
-		return openMapped(onDisk, name, Parse)
+		return openSafetensors(onDisk, name)
 	}
+	defer file.Close()
 	data, err := io.ReadAll(file)
 	if err != nil {
 		return nil, fmt.Errorf("ckpt: %w", err)

@@ -102,23 +102,48 @@ func toFloat32(out []float32, d DType, b []byte) {
 	}
 }
 
-// toBF16 fills out with the elements of b, rounded to bfloat16; bfloat16 is copied as it lies.
+// toBF16 fills out with the elements of b, rounded to bfloat16.
 func toBF16(out []byte, d DType, b []byte) {
-	if d == BF16 {
-		copy(out, b)
-		return
-	}
-	const piece = 4096
-	var values [piece]float32
+	var values [4096]float32
 	from := d.Bits() / 8
 	for n := len(out) / 2; n > 0; {
-		m := min(n, piece)
+		m := min(n, len(values))
 		toFloat32(values[:m], d, b)
 		for i, v := range values[:m] {
-			binary.LittleEndian.PutUint16(out[2*i:], ToBF16(v))
+			binary.NativeEndian.PutUint16(out[2*i:], ToBF16(v))
 		}
 		out, b, n = out[2*m:], b[from*m:], n-m
 	}
+}
+
+// piece is how many bytes of a tensor are read before they are converted.
+const piece = 1 << 20
+
+// convert fills out, in the machine's order of bytes, with all elements as F32, as BF16 or in their own type.
+func (e entry) convert(out []byte, to DType) error {
+	if to == e.DType && littleEndian {
+		return e.read(out, 0)
+	}
+	size, wide := e.DType.Bits()/8, to.Bits()/8
+	raw := make([]byte, min(piece, len(e.data)))
+	for at := 0; at < len(e.data); at += piece {
+		b := raw[:min(piece, len(e.data)-at)]
+		if err := e.read(b, at); err != nil {
+			return err
+		}
+		part := out[at/size*wide:][:len(b)/size*wide]
+		switch {
+		case to == F32:
+			toFloat32(unsafe.Slice((*float32)(unsafe.Pointer(&part[0])), len(part)/4), e.DType, b)
+		case to == BF16:
+			toBF16(part, e.DType, b)
+		default:
+			for i := range part { // a big-endian machine
+				part[i] = b[i/size*size+size-1-i%size]
+			}
+		}
+	}
+	return nil
 }
 
 // put writes n elements into b, from element i of the values on; it returns false if the values do not suit the type.

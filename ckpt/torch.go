@@ -88,7 +88,7 @@ func fromRoot(root any, size int) (*File, error) {
 			return nil, fmt.Errorf("tensors share memory: they hold more than %d bytes, the file %d", 4*size, size)
 		}
 		f.names = append(f.names, name)
-		f.tensors[name] = entry{Info{v.storage.dtype, v.size}, v.bytes()}
+		f.tensors[name] = entry{Info: Info{v.storage.dtype, v.size}, data: v.bytes()}
 	}
 	if len(f.names) == 0 {
 		return nil, errors.New("holds no tensor")

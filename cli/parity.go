@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imagecot/backend"
+	"imagecot/ckpt"
 	"imagecot/parity"
 	"imagecot/report"
 )
@@ -20,12 +21,17 @@ type parityJSON struct {
 
 func (a *app) parityCommand() *cobra.Command {
 	var asJSON bool
+	var dtype string
 	cmd := &cobra.Command{
 		Use: "parity DIR...", Short: "Compare with the outputs of reference implementations",
 		Long: "Runs case folders by their kind and prints the largest difference of each output. Exit code 0: all within tolerance;\n" +
 			"1: something is outside or could not be computed; 2: a kind that has no runner.",
 		Args: atLeast(1, "at least one case folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			float, ok := map[string]ckpt.DType{"f32": ckpt.F32, "bf16": ckpt.BF16}[dtype]
+			if !ok {
+				return usage("", "--dtype is %q, want f32 or bf16", dtype)
+			}
 			be, info, err := backend.Open(a.backend)
 			if err != nil {
 				return err
@@ -41,7 +47,7 @@ func (a *app) parityCommand() *cobra.Command {
 				if err := cmd.Context().Err(); err != nil {
 					return err
 				}
-				r, err := parity.Run(cmd.Context(), be, dir)
+				r, err := parity.RunAs(cmd.Context(), be, dir, float)
 				row := parityJSON{Report: r}
 				switch {
 				case err != nil:
@@ -75,6 +81,7 @@ func (a *app) parityCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object")
+	cmd.Flags().StringVar(&dtype, "dtype", "f32", "how matrices of Show-o and LLaVA-OneVision are kept: f32 or bf16 (to see how far bf16 is: tolerances are those of f32)")
 	return cmd
 }
 

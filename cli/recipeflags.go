@@ -28,6 +28,7 @@ func (a *app) generatorFlags(cmd *cobra.Command, r *experiment.Recipe) {
 	f.Float64Var(&r.Guidance, "guidance", r.Guidance, "classifier-free guidance g: (1+g) conditional - g unconditional")
 	f.Float64Var(&r.Temperature, "temperature", r.Temperature, "temperature of re-masking (the paper: 1); 0 always keeps the most confident tokens")
 	f.StringVar(&r.Generator, "generator", r.Generator, "the generator: tiny, one of its variants (dpo, correction, ...; see imagecot models list), a preset (see imagecot models presets), hf:ORG/NAME or a folder")
+	f.StringVar(&r.DType, "dtype", r.DType, "how generator and judge keep their matrices: f32, bf16 or auto (bf16 for large models; half the memory, products of bf16 with float32 sums)")
 	f.StringVar(&r.Tokenizer, "tokenizer", r.Tokenizer, "the image tokenizer: tiny, a preset or a folder (default: the generator's own)")
 }
 

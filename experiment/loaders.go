@@ -96,7 +96,11 @@ func (p *Pipeline) openGenerator() error {
 	if err := showo.CheckFile(cfg, f); err != nil {
 		return refuse(name, err)
 	}
-	weights, err := f.Tensors()
+	place := ckpt.Place{Engine: p.backend}
+	if place.Float, err = f.Kept(p.Recipe.DType); err != nil {
+		return fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
+	}
+	weights, err := f.TensorsFor(place)
 	if err != nil {
 		return refuse(name, err)
 	}
@@ -190,7 +194,7 @@ func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err er
 	if err != nil {
 		return nil, "", "", refuse(name, err)
 	}
-	local, err := llavaov.OpenFS(p.backend, dir, ".", tok, llavaov.Options{Official: p.Recipe.Official})
+	local, err := llavaov.OpenFS(p.backend, dir, ".", tok, llavaov.Options{Official: p.Recipe.Official, DType: p.Recipe.DType})
 	if err != nil {
 		return nil, "", "", refuse(name, err)
 	}

@@ -27,6 +27,9 @@ type Recipe struct {
 	Questions   string  `yaml:"questions" json:"questions"` // wording; "" = the one that the judge was trained on
 	Backend     string  `yaml:"backend" json:"-"`
 
+	// DType is how generator and judges keep their matrices: f32, bf16 or auto (bf16 for large models); "" means auto.
+	DType string `yaml:"dtype" json:"dtype,omitempty"`
+
 	// Options of single strategies; zero values are their defaults.
 	Rounds       int     `yaml:"rounds" json:"rounds,omitempty"`               // parmpp: corrections at most; 0 means the paper's 3
 	NoReflection bool    `yaml:"no_reflection" json:"no_reflection,omitempty"` // parmpp: end with PARM's choice
@@ -99,6 +102,8 @@ func (r Recipe) Validate() error {
 		return fmt.Errorf("experiment: %w: guidance is %v, want 0 to 100", ErrRecipe, r.Guidance)
 	case !(r.Temperature >= 0 && r.Temperature <= 1000):
 		return fmt.Errorf("experiment: %w: temperature is %v, want 0 to 1000", ErrRecipe, r.Temperature)
+	case !slices.Contains([]string{"", "auto", "f32", "bf16"}, r.DType):
+		return fmt.Errorf("experiment: %w: dtype is %q, want auto, f32 or bf16", ErrRecipe, r.DType)
 	case r.Rounds < 0 || r.Width < 0 || r.Wave < 0:
 		return fmt.Errorf("experiment: %w: rounds %d, width %d, wave %d: want at least 0 each", ErrRecipe, r.Rounds, r.Width, r.Wave)
 	case !(r.Threshold >= 0):

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"imagecot/bpe"
+	"imagecot/ckpt"
 	"imagecot/cot"
 	"imagecot/internal/graphx"
 	"imagecot/models/llavaov"
@@ -210,7 +211,7 @@ func llavaovJudge(ctx context.Context, be compute.Backend, c *Case) error {
 	if err != nil {
 		return err
 	}
-	if r.w, err = llavaov.LoadWeights(cfg, f); err != nil {
+	if r.w, err = llavaov.LoadWeightsFor(cfg, f, ckpt.Place{Engine: be, Float: c.Float}); err != nil {
 		return err
 	}
 	if r.model, err = llavaov.NewModel(be, cfg, r.w, 2, 0); err != nil {

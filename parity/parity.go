@@ -72,11 +72,18 @@ type Report struct {
 // Run runs the case in a folder. The report is complete whenever the error is nil, within tolerance or not. The error
 // is ErrUnknownKind for a kind that has no runner, and otherwise says why the case could not be computed.
 func Run(ctx context.Context, be compute.Backend, dir string) (Report, error) {
+	return RunAs(ctx, be, dir, ckpt.F32)
+}
+
+// RunAs is Run with the matrices of Show-o and LLaVA-OneVision kept as float, F32 or BF16. A case's tolerances are those of
+// F32: BF16 is run to see how far it is.
+func RunAs(ctx context.Context, be compute.Backend, dir string, float ckpt.DType) (Report, error) {
 	c, err := Load(dir)
 	if err != nil {
 		return Report{Dir: dir}, err
 	}
 	defer c.Close()
+	c.Float = float
 	report := Report{Dir: dir, Kind: c.Kind}
 	if be != nil {
 		report.Engine = be.Name()
@@ -125,6 +132,9 @@ type Case struct {
 	Config []byte `json:"-"`
 	// IO holds the tensors of io.safetensors by their full names (in.x, out.x, mid.x); it is empty if there is none.
 	IO *ckpt.File `json:"-"`
+
+	// Float is the type in which matrices of Show-o and LLaVA-OneVision are kept; "" means F32.
+	Float ckpt.DType `json:"-"`
 
 	tolerance tolerances
 	results   map[string]*Output

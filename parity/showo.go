@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 
+	"imagecot/ckpt"
 	"imagecot/internal/graphx"
 	"imagecot/models/showo"
 
@@ -24,7 +25,7 @@ func init() {
 }
 
 // showoModel reads the case's architecture and weights and checks the one against the other.
-func showoModel(c *Case) (cfg showo.Config, w *graphx.Weights, err error) {
+func showoModel(be compute.Backend, c *Case) (cfg showo.Config, w *graphx.Weights, err error) {
 	params := struct {
 		S int `json:"max_seq_length"`
 	}{S: 128}
@@ -39,7 +40,7 @@ func showoModel(c *Case) (cfg showo.Config, w *graphx.Weights, err error) {
 	if err != nil {
 		return cfg, nil, err
 	}
-	all, err := f.Tensors()
+	all, err := f.TensorsFor(ckpt.Place{Engine: be, Float: c.Float})
 	if err != nil {
 		return cfg, nil, err
 	}
@@ -75,7 +76,7 @@ func showoForward(_ context.Context, be compute.Backend, c *Case) error {
 	if imageAt[params.Mode] == nil {
 		return fmt.Errorf("params: unknown mode %q", params.Mode)
 	}
-	cfg, w, err := showoModel(c)
+	cfg, w, err := showoModel(be, c)
 	if err != nil {
 		return err
 	}
@@ -243,7 +244,7 @@ func showoLoss(_ context.Context, be compute.Backend, c *Case) error {
 	if err := c.DecodeParams(&params); err != nil {
 		return err
 	}
-	cfg, w, err := showoModel(c)
+	cfg, w, err := showoModel(be, c)
 	if err != nil {
 		return err
 	}

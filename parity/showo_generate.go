@@ -30,7 +30,7 @@ func showoGenerate(ctx context.Context, be compute.Backend, c *Case) error {
 	if err := c.DecodeParams(&params); err != nil {
 		return err
 	}
-	cfg, w, err := showoModel(c)
+	cfg, w, err := showoModel(be, c)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func showoMMU(ctx context.Context, be compute.Backend, c *Case) error {
 	if err := c.DecodeParams(&params); err != nil {
 		return err
 	}
-	cfg, w, err := showoModel(c)
+	cfg, w, err := showoModel(be, c)
 	if err != nil {
 		return err
 	}

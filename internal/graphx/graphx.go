@@ -37,6 +37,18 @@ func NewWeights(t map[string]*tensors.Tensor) *Weights {
 // Names in ascending order.
 func (w *Weights) Names() []string { return w.names }
 
+// LargeSize is the number of elements that makes weights large: between the tiny world's models and the published ones.
+const LargeSize = 50_000_000
+
+// Large reports whether there are LargeSize elements or more: one path, image or question alone then fills the machine.
+func (w *Weights) Large() bool {
+	total := 0
+	for _, t := range w.byKey {
+		total += t.Size()
+	}
+	return total >= LargeSize
+}
+
 // Get returns the tensor of that name, nil if there is none.
 func (w *Weights) Get(name string) *tensors.Tensor { return w.byKey[name] }
 

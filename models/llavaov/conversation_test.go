@@ -41,7 +41,6 @@ func TestPackedLossIsTheConversationsLoss(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pixels := graphx.Tensor(randomFloats(4, 14*14*3), 1, 14, 14, 3)
 	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
 		w := smallWeights(c)
 		program, err := graphx.NewProgram(be, "both", w, graphx.Policy{}, func(s graphx.Scope, in []*Node) []*Node {
@@ -55,7 +54,7 @@ func TestPackedLossIsTheConversationsLoss(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in := []any{pixels}
+		in := []any{graphx.Tensor(randomFloats(4, 14*14*3), 1, 14, 14, 3)}
 		for _, x := range packed.Tensors() {
 			in = append(in, x)
 		}

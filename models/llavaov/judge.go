@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"image"
 	"io/fs"
@@ -28,7 +27,7 @@ type Options struct {
 	// Aspect is how the judge sees images, "pad" or "anyres_max_N"; empty means "pad". The paper trains with
 	// anyres_max_9 and asks with pad (Deviation: train ours as they are asked).
 	Aspect string
-	// Batch is the number of questions that run together, 0 means 4. Smaller batches are filled up.
+	// Batch is the number of questions that run together, 0 means 4, or 1 of a large model. Smaller batches are filled up.
 	Batch int
 	// HeadRows is the number of head rows in the softmax; 0 means all rows of the file.
 	HeadRows int
@@ -37,6 +36,8 @@ type Options struct {
 	Official bool
 	// CacheImages is the number of images whose states are kept for later questions; 0 means 64.
 	CacheImages int
+	// DType is how OpenFS keeps matrices: "f32", "bf16" or "auto" (ckpt.File.Kept); empty means auto.
+	DType string
 	// MaxNewTokens bounds a reason; 0 means 64.
 	MaxNewTokens int
 }
@@ -65,6 +66,9 @@ func NewJudge(be compute.Backend, c Config, w *graphx.Weights, tok *bpe.Tokenize
 	}
 	if o.Batch == 0 {
 		o.Batch = 4
+		if w.Large() {
+			o.Batch = 1
+		}
 	}
 	if o.CacheImages == 0 {
 		o.CacheImages = 64
@@ -127,8 +131,13 @@ func OpenFS(be compute.Backend, fsys fs.FS, dir string, tok *bpe.Tokenizer, o Op
 	if err != nil {
 		return nil, fmt.Errorf("llavaov: %w", err)
 	}
-	w, err := LoadWeights(c, f)
-	if err = errors.Join(err, f.Close()); err != nil {
+	defer f.Close()
+	place := ckpt.Place{Engine: be}
+	if place.Float, err = f.Kept(o.DType); err != nil {
+		return nil, fmt.Errorf("llavaov: %w", err)
+	}
+	w, err := LoadWeightsFor(c, f, place)
+	if err != nil {
 		return nil, err
 	}
 	return NewJudge(be, c, w, tok, o)

@@ -14,7 +14,7 @@ import (
 
 // Embed looks up ids (int32, any shape) in the word table: [..., D]. The scope is the decoder's ("model.").
 func Embed(s graphx.Scope, ids *Node) *Node {
-	return Gather(s.Float32("embed_tokens.weight"), InsertAxes(ids, -1))
+	return ConvertDType(Gather(s.Param("embed_tokens.weight"), InsertAxes(ids, -1)), dtypes.Float32)
 }
 
 // forward is what the queries of a forward see, besides what their own layer computes.

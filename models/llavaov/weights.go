@@ -173,20 +173,27 @@ func match(c Config, f *ckpt.File) (from map[string]string, err error) {
 // LoadWeights reads a checkpoint in any naming scheme under canonical names, after CheckFile. A head is taken if the file
 // holds one; without one config.json must not deny tying.
 func LoadWeights(c Config, f *ckpt.File) (*graphx.Weights, error) {
+	return LoadWeightsFor(c, f, ckpt.Place{})
+}
+
+// LoadWeightsFor is LoadWeights with the weights at their place.
+func LoadWeightsFor(c Config, f *ckpt.File, place ckpt.Place) (*graphx.Weights, error) {
 	from, err := match(c, f)
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[string]*tensors.Tensor, len(from))
-	for canonical, name := range from {
-		t, err := f.Tensor(name)
-		if err != nil {
-			return nil, fmt.Errorf("llavaov: weights: %w", err)
-		}
+	for _, name := range from {
 		if !isFloat(f, name) {
 			return nil, fmt.Errorf("llavaov: weights: %q is not floating", name)
 		}
-		out[canonical] = t
+	}
+	loaded, err := f.TensorsFor(place, slices.Collect(maps.Values(from))...)
+	if err != nil {
+		return nil, fmt.Errorf("llavaov: weights: %w", err)
+	}
+	out := make(map[string]*tensors.Tensor, len(from))
+	for canonical, name := range from {
+		out[canonical] = loaded[name]
 	}
 	return graphx.NewWeights(out), nil
 }

@@ -19,7 +19,7 @@ import (
 
 // Options of a Tokenizer.
 type Options struct {
-	// Batch is the number of images that run together; 0 means 8. Shorter batches are filled up, so a token's and a
+	// Batch is the number of images that run together; 0 means 8, or 1 of a large model. Shorter batches are filled up, so a token's and a
 	// pixel's bits do not depend on what else is in the call.
 	Batch int
 }
@@ -42,6 +42,9 @@ func New(be compute.Backend, cfg Config, w *graphx.Weights, o Options) (*Tokeniz
 	}
 	if o.Batch == 0 {
 		o.Batch = 8
+		if w.Large() {
+			o.Batch = 1
+		}
 	}
 	if o.Batch < 0 {
 		return nil, fmt.Errorf("magvit: batch is %d", o.Batch)
@@ -62,7 +65,7 @@ func Load(be compute.Backend, cfg Config, f *ckpt.File, o Options) (*Tokenizer, 
 	if err := CheckFile(cfg, f); err != nil {
 		return nil, err
 	}
-	t, err := f.Tensors()
+	t, err := f.TensorsFor(ckpt.Place{Engine: be})
 	if err != nil {
 		return nil, fmt.Errorf("magvit: %w", err)
 	}

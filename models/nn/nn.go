@@ -21,7 +21,8 @@ func Linear(s graphx.Scope, x *Node) *Node {
 	return y
 }
 
-// MatMulT is x W^T over the last axis, x [..., in], w [out, in], in the policy's product type with a float32 result.
+// MatMulT is x W^T over the last axis, x [..., in], w [out, in], with a float32 result. The product is of the policy's type,
+// and of bfloat16 where the weight is kept so: to widen it in the graph would need the memory that was saved.
 func MatMulT(s graphx.Scope, x, w *Node) *Node {
 	dims := x.Shape().Dimensions
 	in, out := dims[len(dims)-1], w.Shape().Dimensions[0]
@@ -30,7 +31,7 @@ func MatMulT(s graphx.Scope, x, w *Node) *Node {
 		flat = Reshape(x, -1, in)
 	}
 	var y *Node
-	if s.Policy.Compute == dtypes.BFloat16 {
+	if s.Policy.Compute == dtypes.BFloat16 || w.DType() == dtypes.BFloat16 {
 		y = Dot(ConvertDType(flat, dtypes.BFloat16), ConvertDType(w, dtypes.BFloat16)).
 			WithOutputDType(dtypes.Float32).General([]int{1}, nil, []int{1}, nil)
 	} else {
