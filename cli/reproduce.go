@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ func (a *app) reproduceCommand() *cobra.Command {
 	flags.StringVar(&f.scale, "scale", "tiny", "tiny (shipped checkpoints), full (Show-o and LLaVA-OneVision 7B) or a file like recipes/tiny/tables/scale.yaml")
 	flags.IntVar(&f.prompts, "prompts", 0, "use about this many of the test prompts, tasks in proportion (0 = all)")
 	flags.IntVarP(&f.n, "n", "n", 0, "cut N to at most this many paths (0 = the paper's 20)")
-	flags.IntVarP(&f.workers, "jobs", "j", 1, "prompts at a time; results do not depend on it")
+	flags.IntVarP(&f.workers, "jobs", "j", 0, "prompts at a time, computed together in full tiles (0 = the scale's: tiny 16, full 1); results do not depend on it")
 	flags.StringVarP(&f.out, "out", "o", "out/reproduce", "folder to write to")
 	flags.BoolVar(&f.train, "train", false, "train every model from nothing first, in the output folder")
 	flags.StringVar(&f.models, "models", "checkpoints", "folder below which a scale's own checkpoints lie")
@@ -79,8 +80,8 @@ func tableArgs(_ *cobra.Command, args []string) error {
 
 // reproduce trains if asked to, measures, writes and prints.
 func (a *app) reproduce(ctx context.Context, f reproduceFlags) error {
-	if f.workers < 1 || f.prompts < 0 || f.n < 0 {
-		return usage("", "--jobs is %d, --prompts %d and --n %d; want at least 1, 0 and 0", f.workers, f.prompts, f.n)
+	if f.workers < 0 || f.prompts < 0 || f.n < 0 {
+		return usage("", "--jobs is %d, --prompts %d and --n %d; want at least 0", f.workers, f.prompts, f.n)
 	}
 	scale, err := readScale(f)
 	if err != nil {
@@ -110,7 +111,8 @@ func (a *app) reproduce(ctx context.Context, f reproduceFlags) error {
 	recipe.Backend = a.backend
 	progress := map[string]func(done, total int){}
 	m, err := experiment.Reproduction{
-		Recipe: recipe, Tables: experiment.WithBaselines(all, names), Prompts: limitPrompts(prompts, f.prompts), Dir: f.out, Workers: f.workers,
+		Recipe: recipe, Tables: experiment.WithBaselines(all, names), Prompts: limitPrompts(prompts, f.prompts), Dir: f.out, Workers: cmp.Or(f.workers, scale.Jobs),
+		Note: a.note,
 		Open: func(ctx context.Context, generator string) (experiment.Bench, error) {
 			return experiment.OpenBench(ctx, recipe, models, generator, a.note)
 		},

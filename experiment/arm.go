@@ -65,6 +65,9 @@ func (p *Pipeline) Arm(spec string) (Arm, error) {
 		Forks: name == "prm" || name == "beam" || name == "search" || name == "parmpp",
 	}
 	a.Strategy, err = p.judged(r, j, words)
+	if s, ok := a.Strategy.(parmpp.Strategy); ok && s.Corrector != nil {
+		a.corrector = p.corrector
+	}
 	return a, err
 }
 
@@ -116,7 +119,10 @@ func (p *Pipeline) parmpp(r Recipe, judge *memoJudge, words questions.Set) (cot.
 	if r.Generator == "tiny" || shipped && r.Generator != "correction" {
 		p.note("the generator %s was not tuned to correct its images; the generator correction is", r.Generator)
 	}
-	s.Explainer, s.Corrector = judge, corrector
+	if p.corrector == nil {
+		p.corrector = newMemoCorrector(corrector)
+	}
+	s.Explainer, s.Corrector = judge, p.corrector
 	return s, nil
 }
 

@@ -102,7 +102,7 @@ func (c Curves) prompt(ctx context.Context, memo *memoGenerator, i int, m geneva
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	defer memo.forget()
+	defer memo.forget(m.Prompt)
 	p := cot.Prompt{ID: geneval.FolderName(i), Text: m.Prompt}
 	seeds := make([]uint64, c.Recipe.N)
 	for j := range seeds {
@@ -115,7 +115,7 @@ func (c Curves) prompt(ctx context.Context, memo *memoGenerator, i int, m geneva
 	}
 	var rows []selectionRow
 	for _, a := range c.Arms {
-		defer a.forget()
+		defer a.forget(m.Prompt)
 		for _, n := range slices.Backward(c.Ns) { // smaller N find the answers of larger ones in memory
 			if a.OnePath && n > 1 {
 				continue

@@ -31,8 +31,9 @@ type Arm struct {
 	OnePath bool
 	// Forks says that the strategy continues paths in ways that other selections do not share. Where many N are measured
 	// from one bank, one selection of each N is enough then.
-	Forks bool
-	judge *memoJudge // nil for strategies that ask nobody
+	Forks     bool
+	judge     *memoJudge     // nil for strategies that ask nobody
+	corrector *memoCorrector // nil for strategies that correct nothing
 }
 
 // selections is how many selections among n paths are measured from one bank.
@@ -43,10 +44,13 @@ func (a Arm) selections(bank, n int) int {
 	return bank / n
 }
 
-// forget drops the verdicts about the last prompt.
-func (a Arm) forget() {
+// forget drops the verdicts about a prompt and the corrections.
+func (a Arm) forget(prompt string) {
 	if a.judge != nil {
-		a.judge.forget()
+		a.judge.forget(prompt)
+	}
+	if a.corrector != nil {
+		a.corrector.paths.forget(prompt)
 	}
 }
 
@@ -113,12 +117,12 @@ func (e Evaluation) Run(ctx context.Context) (Outcome, error) {
 	ahead := max(1, together/(e.Images*e.Recipe.N))
 	for i, m := range e.Prompts {
 		if i%ahead == 0 {
-			memo.forget()
 			if err := e.decodeAhead(ctx, memo, i, min(i+ahead, len(e.Prompts))); err != nil {
 				return Outcome{}, fmt.Errorf("experiment: from prompt %d on: %w", i, err)
 			}
 		}
 		records, err := e.prompt(ctx, memo, i, m)
+		memo.forget(m.Prompt)
 		if err != nil {
 			return Outcome{}, fmt.Errorf("experiment: prompt %d %q: %w", i, m.Prompt, err)
 		}
@@ -248,7 +252,7 @@ func (e Evaluation) prompt(ctx context.Context, memo *memoGenerator, i int, m ge
 	if err := write(filepath.Join(folder, "metadata.jsonl"), []byte(m.Dump()+"\n")); err != nil {
 		return nil, err
 	}
-	defer e.Arm.forget()
+	defer e.Arm.forget(m.Prompt)
 	start := time.Now()
 	for _, k := range missing {
 		if err := ctx.Err(); err != nil {

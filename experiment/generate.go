@@ -29,7 +29,7 @@ type Generated struct {
 
 // Generate selects one image for a prompt.
 func (p *Pipeline) Generate(ctx context.Context, arm Arm, prompt cot.Prompt) (*Generated, error) {
-	defer arm.forget()
+	defer arm.forget(prompt.Text)
 	seeds := make([]uint64, p.Recipe.N)
 	for i := range seeds {
 		seeds[i] = prng.PathSeed(p.Recipe.Seed, prompt.Text, i)

@@ -194,7 +194,11 @@ func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err er
 	if err != nil {
 		return nil, "", "", refuse(name, err)
 	}
-	local, err := llavaov.OpenFS(p.backend, dir, ".", tok, llavaov.Options{Official: p.Recipe.Official, DType: p.Recipe.DType})
+	o := llavaov.Options{Official: p.Recipe.Official, DType: p.Recipe.DType}
+	if p.tinyWorld() {
+		o.CacheImages = 512 // small ones; those of several prompts that come together
+	}
+	local, err := llavaov.OpenFS(p.backend, dir, ".", tok, o)
 	if err != nil {
 		return nil, "", "", refuse(name, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"imagecot/cot"
 	"imagecot/geneval"
@@ -127,13 +126,19 @@ func (r rates) seconds(c Cost) float64 {
 
 // addRates writes down what was computed since the last call.
 func (w *worker) addRates(generator string) error {
-	r := w.memo.take()
-	var seen []*memoJudge
-	for _, t := range w.tasks {
-		if j := t.arm.judge; j != nil && !slices.Contains(seen, j) {
-			seen = append(seen, j)
-			n, s := j.take()
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	var r rates
+	r.Steps, r.StepsS = w.memo.states.take()
+	r.Images, r.ImagesS = w.memo.images.take()
+	for _, t := range w.tasks { // what tasks share is taken once, and empty then
+		if t.arm.judge != nil {
+			n, s := t.arm.judge.take()
 			r.Calls, r.CallsS = r.Calls+n, r.CallsS+s
+		}
+		if t.arm.corrector != nil {
+			n, s := t.arm.corrector.paths.take()
+			r.Steps, r.StepsS = r.Steps+n*w.memo.Steps(), r.StepsS+s
 		}
 	}
 	if r == (rates{}) {

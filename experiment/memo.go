@@ -8,44 +8,48 @@ import (
 	"image"
 	"slices"
 	"sync"
-	"time"
 
 	"imagecot/cot"
 )
 
-// memoGenerator remembers the decoding steps and step images of one prompt, so that several strategies and several N
-// share them. It is exact: a step is a function of prompt, path seed, step number and settled tokens alone. What a
-// strategy counts as its cost is unchanged. Safe for concurrent use; a state may be computed twice then, equally.
+type digest = [sha256.Size]byte
+
+// memoGenerator remembers decoding steps and step images, so that several strategies and several N share them. It is
+// exact: a step is a function of prompt, path seed, step number and settled tokens alone. What a strategy counts as its
+// cost is unchanged.
 type memoGenerator struct {
 	cot.Generator
 	official bool // the first path of a selection is decoded otherwise than the others (showo.Options.Official)
-	mu       sync.Mutex
-	states   map[digest]cot.Path
-	images   map[digest]image.Image
-	spent    rates // since the last take
+	states   *memory[*cot.Path, cot.Path]
+	images   *memory[*cot.Path, image.Image]
 }
-
-// take returns what was computed since the last call, and how long it took.
-func (m *memoGenerator) take() rates {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r := m.spent
-	m.spent = rates{}
-	return r
-}
-
-type digest = [sha256.Size]byte
 
 func newMemoGenerator(g cot.Generator, official bool) *memoGenerator {
-	return &memoGenerator{Generator: g, official: official, states: map[digest]cot.Path{}, images: map[digest]image.Image{}}
+	m := &memoGenerator{Generator: g, official: official, images: newMemory(g.Decode)}
+	m.states = newMemory(func(ctx context.Context, paths []*cot.Path) ([]cot.Path, error) {
+		if err := g.Advance(ctx, paths); err != nil {
+			return nil, err
+		}
+		out := make([]cot.Path, len(paths))
+		for i, p := range paths {
+			out[i] = snapshot(p)
+		}
+		return out, nil
+	})
+	return m
 }
 
-// forget drops everything, before the next prompt.
-func (m *memoGenerator) forget() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	clear(m.states)
-	clear(m.images)
+// snapshot is a copy that shares nothing with the path.
+func snapshot(p *cot.Path) cot.Path {
+	s := *p
+	s.Tokens, s.Sample = slices.Clone(p.Tokens), slices.Clone(p.Sample)
+	return s
+}
+
+// forget drops what is known of a prompt.
+func (m *memoGenerator) forget(prompt string) {
+	m.states.forget(prompt)
+	m.images.forget(prompt)
 }
 
 func (m *memoGenerator) stateKey(p *cot.Path) digest {
@@ -54,8 +58,7 @@ func (m *memoGenerator) stateKey(p *cot.Path) digest {
 		b = append(b, "first"...)
 	}
 	b = binary.LittleEndian.AppendUint64(b, uint64(p.Step))
-	b = appendTokens(b, p.Tokens)
-	return sha256.Sum256(append(b, p.Prompt.Text...))
+	return sha256.Sum256(appendTokens(b, p.Tokens))
 }
 
 func appendTokens(b []byte, tokens []int32) []byte {
@@ -68,67 +71,28 @@ func appendTokens(b []byte, tokens []int32) []byte {
 
 // Advance takes known steps from memory and has the others computed together.
 func (m *memoGenerator) Advance(ctx context.Context, paths []*cot.Path) error {
-	var todo []*cot.Path
-	var keys []digest
-	m.mu.Lock()
-	for _, p := range paths {
-		key := m.stateKey(p)
-		if s, ok := m.states[key]; ok {
-			p.Step, p.LogConf = s.Step, s.LogConf
-			p.Tokens, p.Sample = slices.Clone(s.Tokens), slices.Clone(s.Sample)
-			continue
-		}
-		todo, keys = append(todo, p), append(keys, key)
+	all := make([]work[*cot.Path], len(paths))
+	for i, p := range paths {
+		all[i] = work[*cot.Path]{p.Prompt.Text, m.stateKey(p), p}
 	}
-	m.mu.Unlock()
-	if len(todo) == 0 {
-		return nil
-	}
-	begun := time.Now()
-	if err := m.Generator.Advance(ctx, todo); err != nil {
+	states, err := m.states.get(ctx, all)
+	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.spent.Steps += len(todo)
-	m.spent.StepsS += time.Since(begun).Seconds()
-	for i, p := range todo {
-		s := *p
-		s.Tokens, s.Sample = slices.Clone(p.Tokens), slices.Clone(p.Sample)
-		m.states[keys[i]] = s
+	for i, p := range paths {
+		s := snapshot(&states[i])
+		p.Step, p.LogConf, p.Tokens, p.Sample = s.Step, s.LogConf, s.Tokens, s.Sample
 	}
 	return nil
 }
 
 // Decode takes known step images from memory.
 func (m *memoGenerator) Decode(ctx context.Context, paths []*cot.Path) ([]image.Image, error) {
-	out := make([]image.Image, len(paths))
-	var todo []*cot.Path
-	var at []int
-	m.mu.Lock()
+	all := make([]work[*cot.Path], len(paths))
 	for i, p := range paths {
-		if out[i] = m.images[sha256.Sum256(appendTokens(nil, p.Sample))]; out[i] == nil {
-			todo, at = append(todo, p), append(at, i)
-		}
+		all[i] = work[*cot.Path]{p.Prompt.Text, sha256.Sum256(appendTokens(nil, p.Sample)), p}
 	}
-	m.mu.Unlock()
-	if len(todo) == 0 {
-		return out, nil
-	}
-	begun := time.Now()
-	imgs, err := m.Generator.Decode(ctx, todo)
-	if err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.spent.Images += len(todo)
-	m.spent.ImagesS += time.Since(begun).Seconds()
-	for i, img := range imgs {
-		out[at[i]] = img
-		m.images[sha256.Sum256(appendTokens(nil, todo[i].Sample))] = img
-	}
-	return out, nil
+	return m.images.get(ctx, all)
 }
 
 // bank is the paths of a prompt that a strategy will look at, whatever comes.
@@ -156,127 +120,130 @@ func (m *memoGenerator) decodeAll(ctx context.Context, banks ...bank) error {
 	return err
 }
 
+// memoCorrector remembers corrections by what they are made from: prompt, bad image, reason and seed.
+type memoCorrector struct {
+	paths *memory[correction, cot.Path]
+}
+
+// correction is the arguments of cot.Corrector.
+type correction struct {
+	prompt cot.Prompt
+	bad    *cot.Path
+	reason string
+	seed   uint64
+}
+
+func newMemoCorrector(c cot.Corrector) *memoCorrector {
+	return &memoCorrector{newMemory(one(func(ctx context.Context, x correction) (cot.Path, error) {
+		p, err := c.Correct(ctx, x.prompt, x.bad, x.reason, x.seed)
+		if err != nil {
+			return cot.Path{}, err
+		}
+		return snapshot(p), nil
+	}))}
+}
+
+// Correct implements cot.Corrector.
+func (m *memoCorrector) Correct(ctx context.Context, p cot.Prompt, bad *cot.Path, reason string, seed uint64) (*cot.Path, error) {
+	b := appendTokens(binary.LittleEndian.AppendUint64(nil, seed), bad.Tokens)
+	out, err := m.paths.get(ctx, []work[correction]{{p.Text, sha256.Sum256(append(b, reason...)), correction{p, bad, reason, seed}}})
+	if err != nil {
+		return nil, err
+	}
+	path := snapshot(&out[0])
+	return &path, nil
+}
+
 // memoJudge remembers verdicts and reasons by question text, earlier turns and pixels, or tokens where there are no pixels.
 type memoJudge struct {
 	cot.Judge
+	verdicts *memory[cot.Question, cot.Verdict]
+	reasons  *memory[cot.Question, string]
 	mu       sync.Mutex
-	verdicts map[digest]cot.Verdict
-	reasons  map[digest]string
-	pixels   map[image.Image]digest
-	calls    int     // computed since the last take
-	seconds  float64 // that they took
+	pixels   map[string]map[image.Image]digest // by prompt
+}
+
+func newMemoJudge(j cot.Judge) *memoJudge {
+	return &memoJudge{
+		Judge: j, verdicts: newMemory(j.Ask), pixels: map[string]map[image.Image]digest{},
+		reasons: newMemory(one(func(ctx context.Context, q cot.Question) (string, error) {
+			e, ok := j.(cot.Explainer)
+			if !ok {
+				return "", fmt.Errorf("experiment: the judge %T gives no reasons", j)
+			}
+			return e.Explain(ctx, q)
+		})),
+	}
 }
 
 // take returns how many questions were answered since the last call, memory aside, and how long it took.
 func (m *memoJudge) take() (calls int, seconds float64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	calls, seconds = m.calls, m.seconds
-	m.calls, m.seconds = 0, 0
-	return calls, seconds
+	n, s := m.verdicts.take()
+	k, t := m.reasons.take()
+	return n + k, s + t
 }
 
-func newMemoJudge(j cot.Judge) *memoJudge {
-	return &memoJudge{Judge: j, verdicts: map[digest]cot.Verdict{}, reasons: map[digest]string{}, pixels: map[image.Image]digest{}}
-}
-
-func (m *memoJudge) forget() {
+// forget drops the answers about a prompt.
+func (m *memoJudge) forget(prompt string) {
+	m.verdicts.forget(prompt)
+	m.reasons.forget(prompt)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	clear(m.verdicts)
-	clear(m.reasons)
-	clear(m.pixels)
+	delete(m.pixels, prompt)
 }
 
 // Explain implements cot.Explainer for judges that do.
 func (m *memoJudge) Explain(ctx context.Context, q cot.Question) (string, error) {
-	e, ok := m.Judge.(cot.Explainer)
-	if !ok {
-		return "", fmt.Errorf("experiment: the judge %T gives no reasons", m.Judge)
-	}
-	m.mu.Lock()
-	key := m.key(q)
-	reason, ok := m.reasons[key]
-	m.mu.Unlock()
-	if ok {
-		return reason, nil
-	}
-	begun := time.Now()
-	reason, err := e.Explain(ctx, q)
+	out, err := m.reasons.get(ctx, []work[cot.Question]{{q.Prompt.Text, m.key(q), q}})
 	if err != nil {
 		return "", err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.calls++
-	m.seconds += time.Since(begun).Seconds()
-	m.reasons[key] = reason
-	return reason, nil
+	return out[0], nil
 }
 
 // Ask answers known questions from memory and passes the others on together.
 func (m *memoJudge) Ask(ctx context.Context, qs []cot.Question) ([]cot.Verdict, error) {
-	out := make([]cot.Verdict, len(qs))
-	var todo []cot.Question
-	var at []int
-	keys := make([]digest, len(qs))
-	m.mu.Lock()
+	all := make([]work[cot.Question], len(qs))
 	for i, q := range qs {
-		keys[i] = m.key(q)
-		v, ok := m.verdicts[keys[i]]
-		if !ok {
-			todo, at = append(todo, q), append(at, i)
-			continue
-		}
-		out[i] = v
+		all[i] = work[cot.Question]{q.Prompt.Text, m.key(q), q}
 	}
-	m.mu.Unlock()
-	if len(todo) == 0 {
-		return out, nil
-	}
-	begun := time.Now()
-	vs, err := m.Judge.Ask(ctx, todo)
-	if err != nil {
-		return nil, err
-	}
-	if len(vs) != len(todo) {
-		return nil, fmt.Errorf("experiment: judge gave %d verdicts for %d questions", len(vs), len(todo))
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.calls += len(todo)
-	m.seconds += time.Since(begun).Seconds()
-	for i, v := range vs {
-		out[at[i]] = v
-		m.verdicts[keys[at[i]]] = v
-	}
-	return out, nil
+	return m.verdicts.get(ctx, all)
 }
 
-// key of a question. The caller holds the lock. Images are immutable once decoded, so their hash is kept by identity.
+// key of a question, its prompt aside.
 func (m *memoJudge) key(q cot.Question) digest {
-	px, ok := m.pixels[q.Image]
-	switch {
-	case q.Image == nil:
-		px = sha256.Sum256(appendTokens(nil, q.Tokens))
-	case !ok:
-		px = hashImage(q.Image)
-		m.pixels[q.Image] = px
-	}
 	h := sha256.New()
+	px := m.look(q)
 	h.Write(px[:])
 	field := func(s string) {
 		h.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(s))))
 		h.Write([]byte(s))
 	}
 	field(string(q.Kind))
-	field(q.Prompt.Text)
 	field(q.Text)
 	for _, t := range q.After {
 		field(t.Text)
 		field(t.Answer)
 	}
 	return digest(h.Sum(nil))
+}
+
+// look hashes what is asked about. Images are immutable once decoded, so their hash is kept by identity.
+func (m *memoJudge) look(q cot.Question) digest {
+	if q.Image == nil {
+		return sha256.Sum256(appendTokens(nil, q.Tokens))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pixels[q.Prompt.Text] == nil {
+		m.pixels[q.Prompt.Text] = map[image.Image]digest{}
+	}
+	px, ok := m.pixels[q.Prompt.Text][q.Image]
+	if !ok {
+		px = hashImage(q.Image)
+		m.pixels[q.Prompt.Text][q.Image] = px
+	}
+	return px
 }
 
 func hashImage(img image.Image) digest {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"imagecot/cot"
@@ -28,7 +29,8 @@ type Reproduction struct {
 	Tables   []PaperTable
 	Prompts  []geneval.Metadata
 	Dir      string
-	Workers  int // prompts at a time, at least 1
+	Workers  int                              // prompts at a time, at least 1; what they need computed fills the models' tiles together
+	Note     func(format string, args ...any) // is told the estimate before a generator's work; may be nil
 	Open     func(ctx context.Context, generator string) (Bench, error)
 	Progress func(generator string, done, total int) // after every row of a prompt; may be nil
 }
@@ -46,10 +48,10 @@ type Bench struct {
 // ErrAbsent marks what is not there to be measured: a model that is not in this build, a strategy that it does not know.
 var ErrAbsent = errors.New("absent")
 
-// point is one measurement: a generator, a strategy and its N.
+// point is one measurement: a generator, a strategy, its N, and how many selections a prompt at most, 0 for all.
 type point struct {
 	generator, strategy string
-	n                   int
+	n, most             int
 }
 
 // Run measures all rows.
@@ -153,6 +155,7 @@ type worker struct {
 	memo    *memoGenerator
 	show    map[int]bool // prompts whose pictures are kept
 	done    atomic.Int64
+	writing sync.Mutex // of rates
 }
 
 // run goes through the prompts, Workers at a time.
@@ -161,47 +164,49 @@ func (w *worker) run(ctx context.Context, name string) error {
 	for i := range all {
 		all[i] = i
 	}
-	total := len(all) * len(w.tasks)
-	for chunk := range slices.Chunk(all, max(1, w.Workers)) {
-		failed := make(chan error, len(chunk))
-		for _, i := range chunk {
-			go func() {
-				err := w.prompt(ctx, i)
-				if err != nil {
-					err = fmt.Errorf("experiment: %s, prompt %d %q: %w", name, i, w.Prompts[i].Prompt, err)
-				}
-				failed <- err
-			}()
+	if err := w.announce(ctx, name); err != nil {
+		return err
+	}
+	return run(ctx, w.Workers, all, func(ctx context.Context, i int) error {
+		if err := w.prompt(ctx, i); err != nil {
+			return fmt.Errorf("experiment: %s, prompt %d %q: %w", name, i, w.Prompts[i].Prompt, err)
 		}
-		var errs []error
-		for range chunk {
-			errs = append(errs, <-failed)
-		}
-		w.forget()
-		if err := errors.Join(errs...); err != nil {
-			return err
-		}
+		w.forget(w.Prompts[i].Prompt)
 		if err := w.addRates(name); err != nil {
 			return err
 		}
 		if w.Progress != nil {
-			w.Progress(name, int(w.done.Load()), total)
+			w.Progress(name, int(w.done.Load()), len(all)*len(w.tasks))
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-func (w *worker) forget() {
-	w.memo.forget()
+// forget drops what only the tasks of one prompt share.
+func (w *worker) forget(prompt string) {
+	w.memo.forget(prompt)
 	for _, t := range w.tasks {
-		t.arm.forget()
+		t.arm.forget(prompt)
 	}
+}
+
+// selections is how many selections of a prompt the task measures.
+func (w *worker) selections(t task) int {
+	n := t.arm.selections(w.Recipe.N, t.n)
+	if t.most > 0 {
+		n = min(n, t.most)
+	}
+	return n
 }
 
 // key hashes all that decides the outcome of a task on a prompt.
 func (w *worker) key(t task, m geneval.Metadata) string {
 	r := w.Recipe
-	text, err := json.Marshal([]any{2, w.bench.Identity, t.judge, t.strategy, t.n, r.N, r.Seed, r.Steps, r.Guidance, r.Temperature, r.Questions, m.Dump()})
+	parts := []any{2, w.bench.Identity, t.judge, t.strategy, t.n, r.N, r.Seed, r.Steps, r.Guidance, r.Temperature, r.Questions, m.Dump()}
+	if t.most > 0 {
+		parts = append(parts, t.most)
+	}
+	text, err := json.Marshal(parts)
 	if err != nil {
 		panic(err) // numbers and strings only; a recipe's numbers are finite
 	}
@@ -233,16 +238,20 @@ func (w *worker) prompt(ctx context.Context, i int) error {
 	for k := range seeds {
 		seeds[k] = prng.PathSeed(w.Recipe.Seed, m.Prompt, k)
 	}
-	if slices.ContainsFunc(todo, func(t task) bool { return t.arm.WholePaths }) {
-		if err := w.memo.decodeAll(ctx, bank{p, seeds}); err != nil {
-			return err
+	whole := 0 // paths that are decoded whatever comes
+	for _, t := range todo {
+		if t.arm.WholePaths {
+			whole = max(whole, t.n*w.selections(t))
 		}
+	}
+	if err := w.memo.decodeAll(ctx, bank{p, seeds[:whole]}); err != nil {
+		return err
 	}
 	// The largest N first: it asks about many images together, and the smaller ones find the answers in memory.
 	slices.SortStableFunc(todo, func(a, b task) int { return b.n - a.n })
 	for _, t := range todo {
 		e := entry{Key: w.key(t, m), Generator: t.generator, Strategy: t.strategy, N: t.n, Prompt: m.Prompt}
-		for g := range t.arm.selections(len(seeds), t.n) {
+		for g := range w.selections(t) {
 			c, err := w.choose(ctx, t, p, m, seeds[g*t.n:(g+1)*t.n], g == 0 && w.show[i])
 			if err != nil {
 				return fmt.Errorf("%s, N=%d: %w", t.strategy, t.n, err)

@@ -22,7 +22,8 @@ type TableRow struct {
 	Generator string `yaml:"generator" json:"generator,omitempty"`
 	Strategy  string `yaml:"strategy" json:"strategy,omitempty"` // name or name@judge
 	N         int    `yaml:"n" json:"n,omitempty"`
-	Ns        []int  `yaml:"ns" json:"ns,omitempty"` // of a curve
+	Ns        []int  `yaml:"ns" json:"ns,omitempty"`     // of a curve
+	Most      int    `yaml:"most" json:"most,omitempty"` // selections a prompt at most, 0 for all that the bank has
 	Paper     string `yaml:"paper" json:"paper,omitempty"`
 	Absent    string `yaml:"absent" json:"absent,omitempty"`       // why nothing is run; the paper's numbers are printed
 	Extension bool   `yaml:"extension" json:"extension,omitempty"` // not in the paper
@@ -45,7 +46,7 @@ func (r TableRow) points() []point {
 	}
 	var out []point
 	for _, n := range ns {
-		out = append(out, point{r.Generator, r.Strategy, n})
+		out = append(out, point{r.Generator, r.Strategy, n, r.Most})
 	}
 	return out
 }
@@ -146,10 +147,12 @@ func (r TableRow) check(curve bool) error {
 	switch {
 	case r.Title == "":
 		return errors.New("no title")
-	case r.Absent != "" && (r.Generator+r.Strategy != "" || r.N != 0 || r.Ns != nil):
+	case r.Absent != "" && (r.Generator+r.Strategy != "" || r.N != 0 || r.Ns != nil || r.Most != 0):
 		return errors.New("a row that is absent names no generator, strategy or n")
 	case r.Absent != "":
 		return nil
+	case r.Most < 0:
+		return fmt.Errorf("most is %d selections", r.Most)
 	case r.Generator == "" || r.Strategy == "":
 		return errors.New("generator and strategy must be named")
 	case curve && (len(r.Ns) == 0 || r.N != 0 || !slices.IsSorted(r.Ns) || r.Ns[0] < 1):
@@ -164,6 +167,7 @@ func (r TableRow) check(curve bool) error {
 type Scale struct {
 	Prompts     string            `yaml:"prompts"` // tiny or official
 	N           int               `yaml:"n"`       // paths of a bank
+	Jobs        int               `yaml:"jobs"`    // prompts at a time; 0 means 1
 	Seed        uint64            `yaml:"seed"`
 	Steps       int               `yaml:"steps"`
 	Guidance    float64           `yaml:"guidance"`

@@ -105,7 +105,7 @@ type State struct {
 const (
 	prefixUnit = 32 // prefixes are as wide as a multiple of this, or as S+1: few shapes to compile
 	tilesKept  = 4
-	bytesKept  = 256 << 20 // of prefixes
+	bytesKept  = 256 << 20 // of prefixes, and of tiles
 )
 
 // NewDecoder makes a decoder of weights named and shaped as Shapes says.
@@ -372,7 +372,7 @@ func (d *Decoder) keysOf(rows []*Prefix) (*tensors.Tensor, error) {
 	if err := d.step.Keep(t.kv); err != nil { // tiles of one prompt run at once
 		return nil, err
 	}
-	if len(d.tiles) == tilesKept {
+	for len(d.tiles) >= max(tilesKept, bytesKept/(4*len(flat))) {
 		d.tiles = slices.Delete(d.tiles, 0, 1) // its buffers go with the garbage: another goroutine may still read them
 	}
 	d.tiles = append(d.tiles, t)
