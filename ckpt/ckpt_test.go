@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -16,6 +17,9 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"imagecot/internal/enginetest"
+
+	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes/bfloat16"
 	"github.com/gomlx/gomlx/core/tensors"
 )
@@ -483,4 +487,71 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("tensors cover %d bytes of %d", total, want)
 		}
 	})
+}
+
+// Weights at their place hold what the file holds, and a file that shrank after it was opened is an error.
+func TestTensorsFor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), ModelFile)
+	long := make([]float32, 1<<19+3) // more than one piece
+	for i := range long {
+		long[i] = float32(i%251) - 125
+	}
+	if err := Write(path, []Tensor{{"bias", F32, []int{3}, []float32{1, 2, 3}}, {"half", BF16, []int{1, len(long)}, long}, {"wide", F32, []int{len(long), 1}, long}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
+		f, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for _, p := range []Place{{}, {Engine: be}, {Engine: be, Float: BF16}} {
+			all, err := f.TensorsFor(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := tensors.MustCopyFlatData[float32](all["bias"]); !reflect.DeepEqual(got, []float32{1, 2, 3}) {
+				t.Errorf("%v: a bias is %v", p.Float, got)
+			}
+			for _, name := range []string{"half", "wide"} {
+				var got []float32
+				if p.Float == BF16 {
+					for _, v := range tensors.MustCopyFlatData[bfloat16.BFloat16](all[name]) {
+						got = append(got, v.Float32())
+					}
+				} else {
+					got = tensors.MustCopyFlatData[float32](all[name])
+				}
+				if !reflect.DeepEqual(got, long) { // small whole numbers are exact in all types
+					t.Errorf("%v: %s is not what was written", p.Float, name)
+				}
+			}
+		}
+	})
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.Truncate(path, 4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.TensorsFor(Place{}, "wide"); !errors.Is(err, io.EOF) {
+		t.Errorf("a file that shrank: %v", err)
+	}
+}
+
+func TestKept(t *testing.T) {
+	for _, c := range []struct {
+		elements int
+		dtype    string
+		want     DType
+	}{
+		{8, "auto", F32}, {8, "", F32}, {8, "bf16", BF16}, {60_000_000, "auto", BF16}, {60_000_000, "f32", F32}, {8, "f16", ""},
+	} {
+		f := &File{tensors: map[string]entry{"w": {Info: Info{F32, []int{c.elements}}}}}
+		if got, err := f.Kept(c.dtype); got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%d elements, %q: %q, %v", c.elements, c.dtype, got, err)
+		}
+	}
 }

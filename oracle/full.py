@@ -106,14 +106,18 @@ def uniforms(p, g, tries=64):
     return u.gather(1, best)[:, 0], at.gather(1, best)[:, 0]
 
 
-def gumbels(log_p, tau, cut, known, g):
-    """Noise of re-masking under which the cut is no near tie."""
+def decide(p, state, tau, cut, g):
+    """Noise of one step and what follows from it, drawn until the cut of re-masking is no near tie."""
+    known = state != SHOWO["mask_token_id"]
     while True:
-        noise = -torch.log(-torch.log(torch.rand(len(log_p), generator=g).clamp(1e-6, 1 - 1e-6)))
-        conf = log_p + tau * noise
+        u, sampled = uniforms(p, g)
+        sampled = torch.where(known, state - OFFSET, sampled)
+        prob = torch.where(known, torch.finfo(torch.float32).max, p.gather(1, sampled[:, None])[:, 0])
+        gumbel = -torch.log(-torch.log(torch.rand(len(p), generator=g).clamp(1e-6, 1 - 1e-6)))
+        conf = prob.clamp(min=1e-20).log() + tau * gumbel
         order = conf.masked_fill(known, float("inf")).sort().values
-        if cut >= len(order) or order[cut] - order[cut - 1] > 5e-3 or order[cut].isinf():
-            return noise, conf, order[cut]
+        if order[cut].isinf() or order[cut] - order[cut - 1] > 2e-3:
+            return u, gumbel, sampled, prob, conf, (conf < conf.sort().values[cut]) & ~known
 
 
 def step_logits(model, rows, mask, g):
@@ -147,13 +151,9 @@ def showo(folder, seed=1, steps=18, g=1.75):
             io[f"mid.logits_step{step}"] = logits[None]
         p = logits.softmax(-1)
         known = state != SHOWO["mask_token_id"]
-        u, sampled = uniforms(p, noise)
-        sampled = torch.where(known, state - OFFSET, sampled)
-        prob = torch.where(known, torch.finfo(torch.float32).max, p.gather(1, sampled[:, None])[:, 0])
         tau *= 1 - (step + 1) / steps
         cut = masked_after(step, steps, n, int((~known).sum()))
-        gumbel, conf, edge = gumbels(prob.clamp(min=1e-20).log(), tau, cut, known, noise)
-        masking = (conf < edge) & ~known
+        u, gumbel, sampled, prob, conf, masking = decide(p, state, tau, cut, noise)
         state = torch.where(masking, SHOWO["mask_token_id"], sampled + OFFSET)
         for k, v in zip(seen, (u, gumbel, torch.tensor(tau), sampled.int(), masking.to(torch.uint8), torch.tensor([cut], dtype=torch.int32), prob, conf)):
             seen[k].append(v[None] if v.dim() and k != "out.mask_len" else v)
