@@ -36,7 +36,10 @@ func showoGenerate(ctx context.Context, be compute.Backend, c *Case) error {
 	}
 	o := showo.Options{
 		Steps: params.Timesteps, Guidance: params.Guidance, Temperature: params.Temperature,
-		Rule: maskgit.TemperatureRule(params.Rule), Schedule: maskgit.Schedule(params.Schedule), Tile: 2,
+		Rule: maskgit.TemperatureRule(params.Rule), Schedule: maskgit.Schedule(params.Schedule), Tile: 2, // rows of two prompts, and one to spare
+	}
+	if w.Large() {
+		o.Tile = 1
 	}
 	d, err := showo.NewDecoder(be, cfg, w, o)
 	if err != nil {
