@@ -154,7 +154,7 @@ class Magvit(nn.Module):
 
 def rotate(x, positions, r, theta):
     angle = positions[..., None].float() * theta ** (-torch.arange(0, r, 2).float() / r)
-    cos, sin = angle.cos(), angle.sin()
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     u, w, rest = x[..., : r // 2], x[..., r // 2 : r], x[..., r:]
     return torch.cat([u * cos - w * sin, w * cos + u * sin, rest], -1)
 

@@ -39,3 +39,17 @@ func Go(t testing.TB) compute.Backend {
 	}
 	return be
 }
+
+// Fastest returns the engine of the environment variable if it is set, for benchmarks, else the pure-Go engine.
+func Fastest(t testing.TB) compute.Backend {
+	t.Helper()
+	configuration := os.Getenv(Variable)
+	if configuration == "" {
+		return Go(t)
+	}
+	be, err := compute.NewWithConfig(configuration)
+	if err != nil {
+		t.Fatalf("enginetest: %s=%q: %v", Variable, configuration, err)
+	}
+	return be
+}
