@@ -5,7 +5,7 @@
                                              of memory, 2.9 GB of disk)
     python oracle/full.py magvit FOLDER      MAGVIT-v2: FOLDER/encode and FOLDER/decode
     python oracle/full.py judge FOLDER       LLaVA-OneVision 0.5B in the authors' layout: two questions, one with two turns
-    python oracle/full.py time FOLDER [f32|bf16] [STEPS]    seconds a decoding step in PyTorch at FOLDER's weights
+    python oracle/full.py time FOLDER [f32|bf16] [STEPS]    seconds a decoding step in PyTorch at FOLDER's weights (on a GPU if there is one)
 
 Each case is a folder that `imagecot parity` runs. The reference computes in float32 of the bf16 weights.
 """
@@ -60,7 +60,7 @@ def build(make, folder, dtype=torch.float32):
     with torch.device("meta"):
         model = make()
     with safe_open(folder / "model.safetensors", "pt") as f:
-        state = {k: f.get_tensor(k).to(dtype) for k in f.keys() if not k.startswith("quantize.")}
+        state = {k: f.get_tensor(k).to(torch.get_default_device(), dtype) for k in f.keys() if not k.startswith("quantize.")}
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -231,13 +231,14 @@ def judge(folder, seed=5):
 
 
 def timing(folder, dtype="bf16", steps=2):
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
     kind = dict(f32=torch.float32, bf16=torch.bfloat16)[dtype]
     model = build(lambda: reference.Showo({**SHOWO, "llm_config": PHI}), folder, kind)
     rows = torch.cat([t2i(list(range(100, 111)), [58497] * 256), t2i([], [58497] * 256)])
     mask, taken = additive([allow(rows[:1]), allow(rows[1:])], kind), []
     for _ in range(int(steps) + 1):
         start, busy = time.time(), time.process_time()
-        step_logits(model, rows, mask, 1.75).softmax(-1)
+        step_logits(model, rows, mask, 1.75).softmax(-1).sum().item()
         taken.append((round(time.time() - start, 2), round(time.process_time() - busy, 2)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{dtype}: wall and CPU seconds a step {taken[1:]} (first {taken[0]}), peak {peak:.2f} GiB")
