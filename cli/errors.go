@@ -48,6 +48,9 @@ type stopped struct{ signal os.Signal }
 
 func (s stopped) Error() string { return "stopped by " + s.signal.String() }
 
+// stoppedHint is true of every command: those that keep parts (train, curate, eval, reproduce) go on after them.
+const stoppedHint = "nothing half-written is left; a command that keeps finished parts goes on from there"
+
 // exitCode maps an error to the exit code and a hint, which may be empty.
 func exitCode(ctx context.Context, err error) (int, string) {
 	if err == nil {
@@ -56,9 +59,9 @@ func exitCode(ctx context.Context, err error) (int, string) {
 	var stop stopped
 	if errors.As(context.Cause(ctx), &stop) {
 		if stop.signal == syscall.SIGTERM {
-			return exitTerminated, "finished work is kept; the same command goes on from there"
+			return exitTerminated, stoppedHint
 		}
-		return exitInterrupt, "finished work is kept; the same command goes on from there"
+		return exitInterrupt, stoppedHint
 	}
 	var ue *userError
 	if errors.As(err, &ue) {
