@@ -64,11 +64,21 @@ func (p *Pipeline) Arm(spec string) (Arm, error) {
 		Name: spec, judge: j.memoJudge, WholePaths: name == "orm" || name == "self",
 		Forks: name == "prm" || name == "beam" || name == "search" || name == "parmpp",
 	}
+	r.ClearFrom = clearFrom(r, judgeName)
 	a.Strategy, err = p.judged(r, j, words)
 	if s, ok := a.Strategy.(parmpp.Strategy); ok && s.Corrector != nil {
 		a.corrector = p.corrector
 	}
 	return a, err
+}
+
+// clearFrom is the first step that PARM asks about, 0 for the first of all: the recipe's, or where the data of the shipped
+// judges begin to label potential (step 6 of 18; deviations D6, D26).
+func clearFrom(r Recipe, judge string) int {
+	if r.ClearFrom > 0 || judge != "parm" && judge != "parmpp" {
+		return r.ClearFrom
+	}
+	return 6 * r.Steps / 18
 }
 
 // judged makes a strategy that asks a judge.
@@ -83,15 +93,15 @@ func (p *Pipeline) judged(r Recipe, j openedJudge, words questions.Set) (cot.Str
 	case "prm":
 		return prm.Strategy{Judge: judge, Questions: words}, nil
 	case "parm":
-		return parm.Strategy{Judge: judge, Questions: words}, nil
+		return parm.Strategy{Judge: judge, Questions: words, From: r.ClearFrom}, nil
 	case "parmpp":
 		return p.parmpp(r, judge, words)
 	case "beam":
 		return beam.Strategy{Judge: judge, Questions: words, Width: r.Width}, nil
 	case "search":
-		return search.Strategy{Judge: judge, Questions: words}, nil
+		return search.Strategy{Judge: judge, Questions: words, From: r.ClearFrom}, nil
 	case "threshold":
-		return threshold.Strategy{Judge: judge, Questions: words, Threshold: r.Threshold, Wave: r.Wave, Whole: r.Whole}, nil
+		return threshold.Strategy{Judge: judge, Questions: words, Threshold: r.Threshold, Wave: r.Wave, Whole: r.Whole, From: r.ClearFrom}, nil
 	case "self":
 		if !j.tokens {
 			return nil, fmt.Errorf("experiment: %w: the strategy self asks the generator, no other judge", ErrRecipe)
@@ -103,7 +113,7 @@ func (p *Pipeline) judged(r Recipe, j openedJudge, words questions.Set) (cot.Str
 
 // parmpp needs a judge that writes and a generator that corrects, unless it does not reflect.
 func (p *Pipeline) parmpp(r Recipe, judge *memoJudge, words questions.Set) (cot.Strategy, error) {
-	s := parmpp.Strategy{Judge: judge, Questions: words, Rounds: r.Rounds, NoReflection: r.NoReflection}
+	s := parmpp.Strategy{Judge: judge, Questions: words, Rounds: r.Rounds, From: r.ClearFrom, NoReflection: r.NoReflection}
 	if r.NoReflection {
 		return s, nil
 	}

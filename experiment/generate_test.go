@@ -20,7 +20,7 @@ import (
 // toyPipeline has the toy generator and a light meter in the place of every shipped judge.
 func toyPipeline(strategy string) *Pipeline {
 	r := Default()
-	r.Strategy, r.N = strategy, 3
+	r.Strategy, r.N, r.Steps = strategy, 3, (&toy{}).Steps()
 	p := &Pipeline{Recipe: r, Generator: &toy{}, Models: map[string]string{"generator": "toy"}, judges: map[string]openedJudge{}, note: quiet, told: map[string]bool{}, side: world.Side}
 	for _, name := range []string{"orm", "prm", "parm", "parmpp", "judge", "self"} {
 		p.judges[name] = openedJudge{newMemoJudge(&lightMeter{}), "paper", name == "self"}
@@ -125,7 +125,7 @@ func checkTexts(t *testing.T, png []byte) {
 	if len(texts) != 2 || texts[0].Key != "parameters" || texts[1].Key != "imagecot" {
 		t.Fatalf("texts %+v", texts)
 	}
-	if !strings.HasPrefix(texts[0].Value, "a photo of a caf\u00e9\nSteps: 18, ") {
+	if !strings.HasPrefix(texts[0].Value, "a photo of a caf\u00e9\nSteps: 4, ") {
 		t.Errorf("parameters %q", texts[0].Value)
 	}
 	var r pngRecipe

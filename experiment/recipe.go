@@ -31,6 +31,7 @@ type Recipe struct {
 	DType string `yaml:"dtype" json:"dtype,omitempty"`
 
 	// Options of single strategies; zero values are their defaults.
+	ClearFrom    int     `yaml:"clear_from" json:"clear_from,omitempty"`       // parm and what builds on it: first step asked about; 0 means where its judge's data begin
 	Rounds       int     `yaml:"rounds" json:"rounds,omitempty"`               // parmpp: corrections at most; 0 means the paper's 3
 	NoReflection bool    `yaml:"no_reflection" json:"no_reflection,omitempty"` // parmpp: end with PARM's choice
 	Width        int     `yaml:"width" json:"width,omitempty"`                 // beam: paths kept; 0 means the square root of n
@@ -62,6 +63,8 @@ func (r Recipe) with(strategy string) (Recipe, error) {
 		var err error
 		switch {
 		case option == "":
+		case key == "clear_from":
+			r.ClearFrom, err = strconv.Atoi(value)
 		case key == "rounds":
 			r.Rounds, err = strconv.Atoi(value)
 		case key == "width":
@@ -104,6 +107,8 @@ func (r Recipe) Validate() error {
 		return fmt.Errorf("experiment: %w: temperature is %v, want 0 to 1000", ErrRecipe, r.Temperature)
 	case !slices.Contains([]string{"", "auto", "f32", "bf16"}, r.DType):
 		return fmt.Errorf("experiment: %w: dtype is %q, want auto, f32 or bf16", ErrRecipe, r.DType)
+	case r.ClearFrom < 0 || r.ClearFrom > r.Steps:
+		return fmt.Errorf("experiment: %w: clear_from is %d, want 1 to %d", ErrRecipe, r.ClearFrom, r.Steps)
 	case r.Rounds < 0 || r.Width < 0 || r.Wave < 0:
 		return fmt.Errorf("experiment: %w: rounds %d, width %d, wave %d: want at least 0 each", ErrRecipe, r.Rounds, r.Width, r.Wave)
 	case !(r.Threshold >= 0):

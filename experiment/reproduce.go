@@ -202,7 +202,7 @@ func (w *worker) selections(t task) int {
 // key hashes all that decides the outcome of a task on a prompt.
 func (w *worker) key(t task, m geneval.Metadata) string {
 	r := w.Recipe
-	parts := []any{2, w.bench.Identity, t.judge, t.strategy, t.n, r.N, r.Seed, r.Steps, r.Guidance, r.Temperature, r.Questions, m.Dump()}
+	parts := []any{3, w.bench.Identity, t.judge, t.strategy, t.n, r.N, r.Seed, r.Steps, r.Guidance, r.Temperature, r.Questions, m.Dump()}
 	if t.most > 0 {
 		parts = append(parts, t.most)
 	}

@@ -17,9 +17,12 @@ import (
 	"imagecot/verify/bestofn"
 	"imagecot/verify/orm"
 	"imagecot/verify/parm"
+	"imagecot/verify/parmpp"
 	"imagecot/verify/prm"
 	"imagecot/verify/questions"
+	"imagecot/verify/search"
 	"imagecot/verify/single"
+	"imagecot/verify/threshold"
 
 	"pgregory.net/rapid"
 )
@@ -204,11 +207,22 @@ func TestORMGoesByPYes(t *testing.T) {
 	}
 }
 
-func TestPARMFromAsksLater(t *testing.T) {
-	j := &cottest.Judge{Fate: table(cottest.Fate{Quality: .9, Clear: 2}), Threshold: .5}
-	choose(t, parm.Strategy{Judge: j, Questions: tiny(t), From: 4}, &cottest.Generator{N: steps}, 2)
-	if first := j.Asked[0].Step; first != 4 {
-		t.Errorf("asked first at step %d, want 4", first)
+// PARM and all that builds on it can begin to ask later.
+func TestFromAsksLater(t *testing.T) {
+	set := tiny(t)
+	for name, with := range map[string]func(j *cottest.Judge) cot.Strategy{
+		"parm":      func(j *cottest.Judge) cot.Strategy { return parm.Strategy{Judge: j, Questions: set, From: 4} },
+		"search":    func(j *cottest.Judge) cot.Strategy { return search.Strategy{Judge: j, Questions: set, From: 4} },
+		"threshold": func(j *cottest.Judge) cot.Strategy { return threshold.Strategy{Judge: j, Questions: set, From: 4} },
+		"parmpp": func(j *cottest.Judge) cot.Strategy {
+			return parmpp.Strategy{Judge: j, Questions: set, From: 4, NoReflection: true}
+		},
+	} {
+		j := &cottest.Judge{Fate: table(cottest.Fate{Quality: .9, Clear: 2}), Threshold: .5}
+		choose(t, with(j), &cottest.Generator{N: steps}, 2)
+		if first := j.Asked[0].Step; first != 4 {
+			t.Errorf("%s asked first at step %d, want 4", name, first)
+		}
 	}
 }
 

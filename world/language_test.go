@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"math/rand/v2"
 	"testing"
 
 	"imagecot/geneval"
@@ -210,4 +211,39 @@ func ExampleParsePrompt() {
 	// Output:
 	// world: the tiny world does not know "dog";
 	// counting star 3
+}
+
+// The opposite of a true position question is asked about the same objects in the same order, and its answer is no.
+func TestOpposite(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	asked := 0
+	for range 500 {
+		s := Pairs.Draw(rng)
+		q := PositionQuestions.Draw(rng, s)
+		if q.Prompt.Tag != geneval.Position {
+			t.Fatalf("asked %q", q.Prompt.Prompt)
+		}
+		o, ok := Opposite(q)
+		if ok != q.Label {
+			t.Fatalf("%q, answer %t, has an opposite: %t", q.Prompt.Prompt, q.Label, ok)
+		}
+		if !ok {
+			continue
+		}
+		asked++
+		if o.Label || s.Satisfies(o.Prompt) {
+			t.Errorf("%v satisfies %q and %q", s, q.Prompt.Prompt, o.Prompt.Prompt)
+		}
+		for i := range 2 {
+			if o.Prompt.Include[i].Class != q.Prompt.Include[i].Class {
+				t.Errorf("%q has the opposite %q", q.Prompt.Prompt, o.Prompt.Prompt)
+			}
+		}
+	}
+	if asked < 200 {
+		t.Errorf("%d true questions of 500", asked)
+	}
+	if _, ok := Opposite(Question{Prompt: templates.Single("star"), Kind: True}); ok {
+		t.Error("a question without a relation has an opposite")
+	}
 }

@@ -38,6 +38,9 @@ type QuestionMix struct {
 var (
 	FirstQuestions = QuestionMix{True: .45, Hard: .25, Easy: .30, Tasks: [6]float64{1, 1, 1, 1, 1, 1}}
 	LaterQuestions = QuestionMix{True: .45, Hard: .38, Easy: .17, Tasks: [6]float64{1, 1, 1, 1, 3, 2.5}}
+	// PositionQuestions are asked about Pairs alone: a judge that is asked about everything at once learns that both
+	// objects must be there and never where.
+	PositionQuestions = QuestionMix{True: .48, Hard: .45, Easy: .07, Tasks: [6]float64{0, 0, 0, 0, 1, 0}}
 )
 
 // Draw draws a question about the scene. Every question has one answer: a colour is only asked of shapes whose objects
@@ -218,20 +221,32 @@ func drawOther(rng *rand.Rand, names []string, not ...string) string {
 	}
 }
 
+// opposites of the relations.
+var opposites = map[string]string{
+	geneval.LeftOf: geneval.RightOf, geneval.RightOf: geneval.LeftOf, geneval.Above: geneval.Below, geneval.Below: geneval.Above,
+}
+
+// Opposite is the question of position with the opposite relation, to which the answer is no; false where q is another
+// question, or one whose own answer is no.
+func Opposite(q Question) (Question, bool) {
+	if q.Kind != True || q.Prompt.Tag != geneval.Position {
+		return Question{}, false
+	}
+	b, a := q.Prompt.Include[0], q.Prompt.Include[1]
+	return Question{Prompt: templates.Position(a.Class, opposites[a.Relation], b.Class), Kind: Hard}, true
+}
+
 func changePosition(rng *rand.Rand, base geneval.Metadata, changed string) geneval.Metadata {
 	if len(base.Include) != 2 {
 		return base
 	}
 	b, a := base.Include[0].Class, base.Include[1].Class
 	relation := base.Include[1].Relation
-	opposite := map[string]string{
-		geneval.LeftOf: geneval.RightOf, geneval.RightOf: geneval.LeftOf, geneval.Above: geneval.Below, geneval.Below: geneval.Above,
-	}[relation]
 	switch u := rng.Float64(); {
 	case u < .65:
-		relation = opposite
+		relation = opposites[relation]
 	case u < .80:
-		relation = drawOther(rng, geneval.Relations(), relation, opposite)
+		relation = drawOther(rng, geneval.Relations(), relation, opposites[relation])
 	case u < .90:
 		a = changed
 	default:

@@ -197,6 +197,8 @@ var (
 	Ordinary = Mix{Weights: [numKinds]float64{Single: .30, Pair: .40, Count: .30}}
 	// TokenizerMix is what the tokenizer learns from: four fifths crowds.
 	TokenizerMix = Mix{Weights: [numKinds]float64{Single: .06, Pair: .08, Count: .06, Crowd: .80}}
+	// Pairs are scenes of two objects.
+	Pairs = Mix{Weights: [numKinds]float64{Pair: 1}}
 	// JudgeMix is what the zero-shot judge learns from at last: clutter and fragments, but never a generator's image.
 	JudgeMix = Mix{Weights: [numKinds]float64{Single: .12, Pair: .36, Count: .16, Clutter: .36}, Fragments: .35}
 )

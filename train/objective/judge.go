@@ -35,6 +35,8 @@ type JudgeData struct {
 	Questions int     `json:"questions"`    // outcome questions an image; one in other words and a caption come on top
 	Length    int     `json:"length"`       // positions of a segment
 	Tidy      float64 `json:"tidy"`         // share of the run that sees tidy scenes and first questions only
+	Position  float64 `json:"position"`     // share of the run, after that, that sees two objects and is asked where they lie
+	Opposites bool    `json:"opposites"`    // a position asked about is asked about with the opposite relation too
 	Scramble  float64 `json:"scramble"`     // share of images whose cells are shuffled: not clear, and nothing is shown
 	Blur      float64 `json:"blur"`         // greatest standard deviation of the blur, pixels; half of the images are blurred
 	Noise     float64 `json:"noise"`        // greatest standard deviation of the noise, range -1..1
@@ -105,9 +107,12 @@ func (j *Judge) Batch(i int) ([]*tensors.Tensor, error) {
 	pixels := make([]float32, b*size)
 	dense := [3][]int32{make([]int32, b*cells), make([]int32, b*cells), make([]int32, b*cells)}
 	examples := make([][]llavaov.Example, b)
-	scenes, asked := world.Ordinary, world.FirstQuestions
-	if float64(i) >= j.data.Tidy*float64(j.recipe.MaxSteps*j.recipe.Accum) {
-		scenes, asked = world.JudgeMix, world.LaterQuestions
+	scenes, asked := world.JudgeMix, world.LaterQuestions
+	switch done := float64(i) / float64(j.recipe.MaxSteps*j.recipe.Accum); {
+	case done < j.data.Tidy:
+		scenes, asked = world.Ordinary, world.FirstQuestions
+	case done < j.data.Tidy+j.data.Position:
+		scenes, asked = world.Pairs, world.PositionQuestions
 	}
 	for k := range b {
 		scene := scenes.Draw(rng)
@@ -138,8 +143,12 @@ func (j *Judge) Batch(i int) ([]*tensors.Tensor, error) {
 // examples are what is asked and said about one image.
 func (j *Judge) examples(s world.Scene, mix world.QuestionMix, scrambled bool, rng *rand.Rand) []llavaov.Example {
 	var out []llavaov.Example
-	for range j.data.Questions {
-		out = append(out, j.ask(cot.Outcome, mix.Draw(rng, s), scrambled))
+	for len(out) < j.data.Questions {
+		q := mix.Draw(rng, s)
+		out = append(out, j.ask(cot.Outcome, q, scrambled))
+		if opposite, ok := world.Opposite(q); ok && j.data.Opposites && len(out) < j.data.Questions {
+			out = append(out, j.ask(cot.Outcome, opposite, scrambled))
+		}
 	}
 	other := []cot.QuestionKind{cot.Process, cot.Potential, cot.Clarity}[rng.IntN(3)]
 	q := mix.Draw(rng, s)

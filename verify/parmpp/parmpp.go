@@ -32,6 +32,7 @@ type Strategy struct {
 	Questions    questions.Set
 	Observer     cot.Observer
 	Rounds       int  // corrections at most; 0 means Rounds
+	From         int  // first step whose image is judged, as in parm.Strategy
 	NoReflection bool // end with PARM's choice: Explainer and Corrector are not needed (the ablation in Table 4)
 }
 
@@ -41,7 +42,7 @@ func (s Strategy) Select(ctx context.Context, g cot.Generator, p cot.Prompt, see
 	if err := run.Start(ctx, p, seeds); err != nil {
 		return cot.Selection{}, err
 	}
-	c, err := parm.Strategy{Judge: s.Judge, Questions: s.Questions}.Choose(ctx, &run)
+	c, err := parm.Strategy{Judge: s.Judge, Questions: s.Questions, From: s.From}.Choose(ctx, &run)
 	if err != nil {
 		return cot.Selection{}, err
 	}

@@ -20,6 +20,7 @@ type Strategy struct {
 	Judge     cot.Judge
 	Questions questions.Set
 	Observer  cot.Observer
+	From      int // first step whose image is judged, as in parm.Strategy
 }
 
 // Select implements cot.Strategy. A fork draws the noise of the seed that the truncated path leaves; it is not asked about
@@ -44,7 +45,7 @@ func (s Strategy) Select(ctx context.Context, g cot.Generator, p cot.Prompt, see
 			replaced++
 		}
 	}
-	a, err := parm.Strategy{Judge: s.Judge, Questions: s.Questions}.Assess(ctx, &run, run.Paths, replace)
+	a, err := parm.Strategy{Judge: s.Judge, Questions: s.Questions, From: s.From}.Assess(ctx, &run, run.Paths, replace)
 	if err != nil {
 		return cot.Selection{}, err
 	}

@@ -30,6 +30,7 @@ type Strategy struct {
 	Observer  cot.Observer
 	Threshold float64 // P(yes) at which it stops; 0 means Threshold
 	Wave      int     // paths decoded together; 0 means Wave
+	From      int     // first step whose image is judged, as in parm.Strategy
 	Whole     bool    // finish all paths of a wave, as the ORM does, instead of truncating them as PARM does
 }
 
@@ -75,5 +76,5 @@ func (s Strategy) decode(ctx context.Context, run *verify.Run, wave []*cot.Path)
 	if s.Whole {
 		return parm.Assessed{Kept: parm.Judged{Paths: wave}}, run.Finish(ctx, wave)
 	}
-	return parm.Strategy{Judge: s.Judge, Questions: s.Questions}.Assess(ctx, run, wave, nil)
+	return parm.Strategy{Judge: s.Judge, Questions: s.Questions, From: s.From}.Assess(ctx, run, wave, nil)
 }
