@@ -20,13 +20,19 @@ func (a *app) judgeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "judge NAME --from DIR", Short: "Measure a judge on the validation prompts of curated data",
 		Long: "Asks the judge about the step images of prompts that training leaves out, and prints its accuracy and the AUC inside a\n" +
-			"prompt: how often a right image scores higher than a wrong one of the same prompt (and step).",
+			"prompt: how often a right image scores higher than a wrong one of the same prompt (and step). --reward renders asks about\n" +
+			"rendered scenes instead, 400 questions a task, half of them with one attribute changed.",
 		Args: exactArgs(1, "one judge"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			judge = args[0]
-			rows, err := experiment.CheckRows(from, reward, share)
-			if err != nil {
-				return err
+			var rows []experiment.CheckRow
+			if reward == "renders" {
+				rows = experiment.RenderRows(400, r.Seed)
+			} else {
+				var err error
+				if rows, err = experiment.CheckRows(from, reward, share); err != nil {
+					return err
+				}
 			}
 			if limit > 0 && limit < len(rows) {
 				every := make([]experiment.CheckRow, limit)
@@ -64,7 +70,7 @@ func (a *app) judgeCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&reward, "reward", "orm", "what the data are for: orm (ranking), prm (steps), parm, parmpp (reflection)")
+	f.StringVar(&reward, "reward", "orm", "what the data are for: orm (ranking), prm (steps), parm, parmpp (reflection); or renders, which need none")
 	f.StringVar(&from, "from", "out/ranking", "folder of curated data")
 	f.Float64Var(&share, "validation", .1, "share of the prompts that training leaves out")
 	f.IntVar(&limit, "limit", 0, "ask at most this many questions (0 = all)")

@@ -3,13 +3,16 @@ package experiment
 import (
 	"context"
 	"fmt"
+	"image"
 	"slices"
 	"strings"
 
 	"imagecot/cot"
 	"imagecot/curate"
 	"imagecot/geneval"
+	"imagecot/internal/prng"
 	"imagecot/verify/questions"
+	"imagecot/world"
 )
 
 // CheckRow is one labelled step image that a judge is asked about.
@@ -20,6 +23,7 @@ type CheckRow struct {
 	Step   int
 	Tokens []int32
 	Yes    bool
+	Image  image.Image // instead of Tokens; renders
 }
 
 // CheckRows reads the validation prompts of curated data: ranking data ask the outcome, step data the process, PARM data
@@ -29,7 +33,7 @@ func CheckRows(dir, reward string, share float64) ([]CheckRow, error) {
 	var out []CheckRow
 	add := func(kind cot.QuestionKind, task, prompt string, step int, tokens []int32, yes bool) {
 		if curate.Validation(prompt, share) {
-			out = append(out, CheckRow{kind, task, prompt, step, tokens, yes})
+			out = append(out, CheckRow{Kind: kind, Task: task, Prompt: prompt, Step: step, Tokens: tokens, Yes: yes})
 		}
 	}
 	switch reward {
@@ -81,6 +85,27 @@ func CheckRows(dir, reward string, share float64) ([]CheckRow, error) {
 	return out, nil
 }
 
+// RenderRows are outcome questions about rendered scenes as the zero-shot judge's later stages see them, n a task: in turn a
+// prompt that the scene satisfies, and one that it misses by one attribute.
+func RenderRows(n int, seed uint64) []CheckRow {
+	rng := prng.New(seed, 0, prng.Scene).Rand()
+	var out []CheckRow
+	for _, task := range geneval.Tasks() {
+		for kept := 0; kept < n; {
+			scene, yes := world.JudgeMix.Draw(rng), kept%2 == 0
+			draw := world.HardNegative
+			if yes {
+				draw = world.TruePrompt
+			}
+			if m, ok := draw(rng, scene, task); ok {
+				out = append(out, CheckRow{Kind: cot.Outcome, Task: task, Prompt: m.Prompt, Yes: yes, Image: world.Render(scene)})
+				kept++
+			}
+		}
+	}
+	return out
+}
+
 // CheckScore is how well a judge answers one kind of question, over one task or all.
 type CheckScore struct {
 	Kind     cot.QuestionKind `json:"question"`
@@ -123,14 +148,19 @@ func (p *Pipeline) CheckJudge(ctx context.Context, judge string, rows []CheckRow
 		for i, r := range chunk {
 			paths[i] = &cot.Path{Index: i, Prompt: cot.Prompt{Text: r.Prompt}, Step: r.Step, Sample: r.Tokens}
 		}
-		imgs, err := p.Generator.Decode(ctx, paths)
-		if err != nil {
-			return nil, nil, err
+		imgs := make([]image.Image, len(chunk))
+		if chunk[0].Image == nil {
+			if imgs, err = p.Generator.Decode(ctx, paths); err != nil {
+				return nil, nil, err
+			}
 		}
 		qs := make([]cot.Question, len(chunk))
 		for i, r := range chunk {
 			qs[i] = words.Ask(r.Kind, paths[i])
 			qs[i].Image = imgs[i]
+			if r.Image != nil {
+				qs[i].Image = r.Image
+			}
 		}
 		vs, err := j.Judge.Ask(ctx, qs)
 		if err != nil {
