@@ -33,6 +33,7 @@ type reproduceFlags struct {
 	models  string
 	seed    uint64
 	seeded  bool // --seed was given
+	skip    []string
 	format  string
 	json    bool
 }
@@ -63,6 +64,7 @@ func (a *app) reproduceCommand() *cobra.Command {
 	flags.StringVarP(&f.out, "out", "o", "out/reproduce", "folder to write to")
 	flags.BoolVar(&f.train, "train", false, "train every model from nothing first, in the output folder")
 	flags.StringVar(&f.models, "models", "checkpoints", "folder below which a scale's own checkpoints lie")
+	flags.StringSliceVar(&f.skip, "skip", nil, "leave out the rows of these strategies, for example prm, whose rows take a third of the time")
 	flags.Uint64Var(&f.seed, "seed", 1, "run seed; the same seed gives the same results")
 	flags.StringVar(&f.format, "format", "text", "table format on standard output: text, markdown, csv, html")
 	flags.BoolVar(&f.json, "json", false, "one JSON object")
@@ -80,6 +82,11 @@ func tableArgs(_ *cobra.Command, args []string) error {
 
 // reproduce trains if asked to, measures, writes and prints.
 func (a *app) reproduce(ctx context.Context, f reproduceFlags) error {
+	for _, name := range f.skip {
+		if !slices.Contains(experiment.Strategies(), name) {
+			return usage("strategies are "+strings.Join(experiment.Strategies(), ", "), "--skip: there is no strategy %q", name)
+		}
+	}
 	if f.workers < 0 || f.prompts < 0 || f.n < 0 {
 		return usage("", "--jobs is %d, --prompts %d and --n %d; want at least 0", f.workers, f.prompts, f.n)
 	}
@@ -114,7 +121,11 @@ func (a *app) reproduce(ctx context.Context, f reproduceFlags) error {
 		Recipe: recipe, Tables: experiment.WithBaselines(all, names), Prompts: limitPrompts(prompts, f.prompts), Dir: f.out, Workers: cmp.Or(f.workers, scale.Jobs),
 		Note: a.note,
 		Open: func(ctx context.Context, generator string) (experiment.Bench, error) {
-			return experiment.OpenBench(ctx, recipe, models, generator, a.note)
+			bench, err := experiment.OpenBench(ctx, recipe, models, generator, a.note)
+			if err == nil {
+				bench.Arm = without(f.skip, bench.Arm)
+			}
+			return bench, err
 		},
 		Progress: func(generator string, done, total int) {
 			if progress[generator] == nil {
@@ -138,6 +149,17 @@ func (a *app) reproduce(ctx context.Context, f reproduceFlags) error {
 		return err
 	}
 	return partial(res)
+}
+
+// without leaves out the rows of some strategies.
+func without(skip []string, arm func(string) (experiment.Arm, string, error)) func(string) (experiment.Arm, string, error) {
+	return func(spec string) (experiment.Arm, string, error) {
+		name, _, _ := strings.Cut(spec, "@")
+		if name, _, _ = strings.Cut(name, ":"); slices.Contains(skip, name) {
+			return experiment.Arm{}, "", fmt.Errorf("%w: left out by --skip", experiment.ErrAbsent)
+		}
+		return arm(spec)
+	}
 }
 
 // readScale reads how rows are measured: a scale by name, or a file like scale.yaml.
@@ -228,6 +250,9 @@ func (f reproduceFlags) command() string {
 	}
 	if f.seeded {
 		s += fmt.Sprintf(" --seed %d", f.seed)
+	}
+	if len(f.skip) > 0 {
+		s += " --skip " + strings.Join(f.skip, ",")
 	}
 	if f.train {
 		s += " --train"
