@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"imagecot/cot"
+	"imagecot/curate"
 	"imagecot/tiny"
 	"imagecot/verify/beam"
 	"imagecot/verify/bestofn"
@@ -72,13 +73,13 @@ func (p *Pipeline) Arm(spec string) (Arm, error) {
 	return a, err
 }
 
-// clearFrom is the first step that PARM asks about, 0 for the first of all: the recipe's, or where the data of the shipped
-// judges begin to label potential (step 6 of 18; deviations D6, D26).
+// clearFrom is the first step that PARM asks about, 0 for the first of all: the recipe's, or for the shipped judges the one
+// after which their data call images clear (11 of 18, Deviation D6).
 func clearFrom(r Recipe, judge string) int {
 	if r.ClearFrom > 0 || judge != "parm" && judge != "parmpp" {
 		return r.ClearFrom
 	}
-	return 6 * r.Steps / 18
+	return curate.DefaultParmLabels(r.Steps).ClearAfter
 }
 
 // judged makes a strategy that asks a judge.

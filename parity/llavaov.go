@@ -286,7 +286,11 @@ func (r *judgeRun) image(ctx context.Context, name string) error {
 func (r *judgeRun) chat() error {
 	var chat *llavaov.Chat
 	data, err := os.ReadFile(r.c.Path(r.params.Tokenizer))
-	if err == nil {
+	switch {
+	case r.params.Tokenizer == "" || errors.Is(err, os.ErrNotExist): // ids alone
+	case err != nil:
+		return err
+	default:
 		tok, err := bpe.Load(data)
 		if err != nil {
 			return err
@@ -307,8 +311,6 @@ func (r *judgeRun) chat() error {
 			}
 			r.c.CompareExact("gen.text", "decoded", tok.Decode(ids, false), r.params.Gen.Text)
 		}
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return err
 	}
 	for _, name := range sortedKeys(r.params.Questions) {
 		ids, err := r.c.Int32("in." + name + ".input_ids")
