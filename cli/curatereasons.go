@@ -63,6 +63,22 @@ func (r *reasonFlags) open(a *app, cmd *cobra.Command) (*experiment.Pipeline, cu
 	return p, reasons, nil
 }
 
+// build runs what makes a data set in dir, and prints its card.
+func (r *reasonFlags) build(a *app, cmd *cobra.Command, dir string, run func(curate.Reasons) error) error {
+	if err := writable(dir); err != nil {
+		return err
+	}
+	p, reasons, err := r.open(a, cmd)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := run(reasons); err != nil {
+		return err
+	}
+	return a.printCard(dir)
+}
+
 func (a *app) curateReflectionCommand() *cobra.Command {
 	var d curate.ReflectionData
 	var r reasonFlags
@@ -74,19 +90,10 @@ func (a *app) curateReflectionCommand() *cobra.Command {
 			if d.Count < 0 || d.PartSize < 1 {
 				return usage("", "--count is %d and --part %d, want at least 0 and 1", d.Count, d.PartSize)
 			}
-			if err := writable(d.Dir); err != nil {
-				return err
-			}
-			p, reasons, err := r.open(a, cmd)
-			if err != nil {
-				return err
-			}
-			defer p.Close()
-			d.Reasons, d.Progress = reasons, a.progress("reasons")
-			if err := d.Run(cmd.Context()); err != nil {
-				return err
-			}
-			return a.printCard(d.Dir)
+			return r.build(a, cmd, d.Dir, func(reasons curate.Reasons) error {
+				d.Reasons, d.Progress = reasons, a.progress("reasons")
+				return d.Run(cmd.Context())
+			})
 		},
 	}
 	f := cmd.Flags()
@@ -110,19 +117,10 @@ func (a *app) curateCorrectionCommand() *cobra.Command {
 			if d.PerImage < 1 || d.PerPrompt < 1 || d.PartSize < 1 {
 				return usage("", "--per-image is %d, --per-prompt %d and --part %d, want at least 1", d.PerImage, d.PerPrompt, d.PartSize)
 			}
-			if err := writable(d.Dir); err != nil {
-				return err
-			}
-			p, reasons, err := r.open(a, cmd)
-			if err != nil {
-				return err
-			}
-			defer p.Close()
-			d.Reasons, d.Progress = reasons, a.progress("reasons")
-			if err := d.Run(cmd.Context()); err != nil {
-				return err
-			}
-			return a.printCard(d.Dir)
+			return r.build(a, cmd, d.Dir, func(reasons curate.Reasons) error {
+				d.Reasons, d.Progress = reasons, a.progress("reasons")
+				return d.Run(cmd.Context())
+			})
 		},
 	}
 	f := cmd.Flags()
