@@ -41,6 +41,7 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 	var count int
 	var seed uint64
 	var out string
+	var share float64
 	cmd := &cobra.Command{
 		Use: "prompts", Short: "Draw training prompts that share no scene with the test prompts",
 		Args: exactArgs(0, "no arguments"),
@@ -51,6 +52,9 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 			}
 			var b bytes.Buffer
 			for _, m := range list {
+				if share > 0 && !curate.Validation(m.Prompt, share) {
+					continue
+				}
 				b.WriteString(m.Dump() + "\n")
 			}
 			if out == "" {
@@ -62,6 +66,7 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVarP(&count, "count", "c", 640, "how many prompts, the tasks in turn")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "the same seed draws the same prompts")
+	cmd.Flags().Float64Var(&share, "validation", 0, "only those of them that a training with this share of validation prompts leaves out (0 = all)")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "file to write (default: standard output)")
 	return cmd
 }
