@@ -107,13 +107,7 @@ func (j *Judge) Batch(i int) ([]*tensors.Tensor, error) {
 	pixels := make([]float32, b*size)
 	dense := [3][]int32{make([]int32, b*cells), make([]int32, b*cells), make([]int32, b*cells)}
 	examples := make([][]llavaov.Example, b)
-	scenes, asked := world.JudgeMix, world.LaterQuestions
-	switch done := float64(i) / float64(j.recipe.MaxSteps*j.recipe.Accum); {
-	case done < j.data.Tidy:
-		scenes, asked = world.Ordinary, world.FirstQuestions
-	case done < j.data.Tidy+j.data.Position:
-		scenes, asked = world.Pairs, world.PositionQuestions
-	}
+	scenes, asked := j.mixes(i)
 	for k := range b {
 		scene := scenes.Draw(rng)
 		pix := pixels[k*size : (k+1)*size]
@@ -138,6 +132,17 @@ func (j *Judge) Batch(i int) ([]*tensors.Tensor, error) {
 		out = append(out, graphx.Tensor(labels, b, cells))
 	}
 	return out, nil
+}
+
+// mixes are what the batch shows and asks.
+func (j *Judge) mixes(batch int) (world.Mix, world.QuestionMix) {
+	switch done := float64(batch) / float64(j.recipe.MaxSteps*j.recipe.Accum); {
+	case done < j.data.Tidy:
+		return world.Ordinary, world.FirstQuestions
+	case done < j.data.Tidy+j.data.Position:
+		return world.Pairs, world.PositionQuestions
+	}
+	return world.JudgeMix, world.LaterQuestions
 }
 
 // examples are what is asked and said about one image.
