@@ -3,9 +3,9 @@ package world
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
-	"math/rand/v2"
 	"testing"
 
 	"imagecot/geneval"
