@@ -12,7 +12,25 @@ import (
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/gomlx/core/tensors"
 )
+
+// kept loads a folder's tensors onto the engine.
+func kept(tb testing.TB, be compute.Backend, dir string, float ckpt.DType) map[string]*tensors.Tensor {
+	tb.Helper()
+	f, err := ckpt.OpenModel(dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	loaded, err := f.TensorsFor(ckpt.Place{Engine: be, Float: float})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return loaded
+}
 
 // A checkpoint whose matrices are kept as bf16 decodes nearly as in float32, from weights that lie on the engine.
 func TestKeptAsBF16(t *testing.T) {
@@ -26,24 +44,14 @@ func TestKeptAsBF16(t *testing.T) {
 		}
 		all = append(all, x)
 	}
-	path := filepath.Join(t.TempDir(), ckpt.ModelFile)
-	if err := ckpt.Write(path, all, nil); err != nil {
+	dir := t.TempDir()
+	if err := ckpt.Write(filepath.Join(dir, ckpt.ModelFile), all, nil); err != nil {
 		t.Fatal(err)
 	}
 	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
 		logits := map[ckpt.DType][]float32{}
 		for _, float := range []ckpt.DType{ckpt.F32, ckpt.BF16} {
-			f, err := ckpt.Open(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			loaded, err := f.TensorsFor(ckpt.Place{Engine: be, Float: float})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := f.Close(); err != nil {
-				t.Fatal(err)
-			}
+			loaded := kept(t, be, dir, float)
 			matrix, vector := loaded["showo.lm_head.weight"].DType(), loaded["showo.lm_head.bias"].DType()
 			if want := map[ckpt.DType]dtypes.DType{ckpt.F32: dtypes.Float32, ckpt.BF16: dtypes.BFloat16}[float]; matrix != want || vector != dtypes.Float32 {
 				t.Errorf("%s: a matrix is %s and a vector %s", float, matrix, vector)

@@ -33,18 +33,7 @@ func BenchmarkOfficialImage(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			f, err := ckpt.OpenModel(dir)
-			if err != nil {
-				b.Fatal(err)
-			}
-			w, err := f.TensorsFor(ckpt.Place{Engine: be, Float: float})
-			if err != nil {
-				b.Fatal(err)
-			}
-			if err := f.Close(); err != nil {
-				b.Fatal(err)
-			}
-			g, err := NewGenerator(be, cfg, graphx.NewWeights(w), letters{}, nil, PaperOptions())
+			g, err := NewGenerator(be, cfg, graphx.NewWeights(kept(b, be, dir, float)), letters{}, nil, PaperOptions())
 			if err != nil {
 				b.Fatal(err)
 			}
