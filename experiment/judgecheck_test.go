@@ -49,3 +49,16 @@ func TestCheckJudgeOnRenders(t *testing.T) {
 		t.Errorf("%+v", scores)
 	}
 }
+
+// The shipped PARM and PARM++ are asked from where their data call images clear, unless the recipe says otherwise; other
+// judges from the first step on.
+func TestClearFrom(t *testing.T) {
+	for _, c := range []struct {
+		judge            string
+		asked, steps, at int
+	}{{"parm", 0, 18, 11}, {"parmpp", 0, 9, 6}, {"parm", 1, 18, 1}, {"judge", 0, 18, 0}, {"folder/parm", 0, 18, 0}, {"judge", 4, 18, 4}} {
+		if got := clearFrom(Recipe{ClearFrom: c.asked, Steps: c.steps}, c.judge); got != c.at {
+			t.Errorf("%+v: step %d", c, got)
+		}
+	}
+}
