@@ -46,6 +46,9 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 		Use: "prompts", Short: "Draw training prompts that share no scene with the test prompts",
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
+			if !(share >= 0 && share <= 1) {
+				return usage("", "--validation is %v, want a share of 0 to 1", share)
+			}
 			list, err := drawPrompts(count, seed)
 			if err != nil {
 				return err
