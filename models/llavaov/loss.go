@@ -126,7 +126,7 @@ func decodePacked(s graphx.Scope, c Config, prefix, text *Node) *Node {
 	g, dp, dt := prefix.Graph(), prefix.Shape().Dimensions, text.Shape().Dimensions
 	a := packed{t: c.Text, b: dp[0], p: dp[1], s: dt[1], n: dt[2], causalP: causal(g, dp[1]), causalT: causal(g, dt[2])}
 	table := func(from, n int) (cos, sin *Node) {
-		cos, sin = rotaryConstants(g, c.Text, from, n)
+		cos, sin = nn.RotaryConstants(g, from, n, c.Text.HeadSize(), c.Text.RopeTheta)
 		return Reshape(cos, 1, 1, n, -1), Reshape(sin, 1, 1, n, -1)
 	}
 	a.cosP, a.sinP = table(0, a.p)
@@ -136,22 +136,6 @@ func decodePacked(s graphx.Scope, c Config, prefix, text *Node) *Node {
 		x = a.layer(s.In("model", "layers", i), x, i == c.Text.NumHiddenLayers-1)
 	}
 	return nn.RMSNorm(s.In("model", "norm"), x, c.Text.RMSNormEps)
-}
-
-// rotaryConstants are the tables [n, d/2] of positions from..from+n-1. Constants are not computed again in every loop
-// that reads them, as XLA would do with cosines.
-func rotaryConstants(g *Graph, t TextConfig, from, n int) (cos, sin *Node) {
-	half := t.HeadSize() / 2
-	c, s := make([][]float32, n), make([][]float32, n)
-	for p := range n {
-		for i := range half {
-			// As nn.RotaryTables does: frequency and angle are float32.
-			angle := float32(from+p) * float32(math.Pow(t.RopeTheta, -float64(i)/float64(half)))
-			c[p] = append(c[p], float32(math.Cos(float64(angle))))
-			s[p] = append(s[p], float32(math.Sin(float64(angle))))
-		}
-	}
-	return Const(g, c), Const(g, s)
 }
 
 // layer takes and returns [B, P+S*T, D]; the last one returns the segments' rows alone.

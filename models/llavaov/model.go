@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"imagecot/internal/graphx"
+	"imagecot/models/nn"
 
 	"github.com/gomlx/compute"
 	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph code reads as formulas
@@ -97,8 +98,8 @@ func (m *Model) beginFunc(s graphx.Scope, in []*Node) []*Node {
 	n := words.Shape().Dimensions[0]
 	x := Concatenate([]*Node{BroadcastToDims(Reshape(words, 1, n, d[2]), d[0], n, d[2]), in[1]}, 1)
 	c := forward{t: m.cfg.Text, mask: causal(x.Graph(), n+d[1])}
-	cos, sin := rotaryConstants(x.Graph(), m.cfg.Text, 0, n+d[1])
-	c.cos, c.sin = Reshape(cos, 1, 1, n+d[1], -1), Reshape(sin, 1, 1, n+d[1], -1)
+	cos, sin := nn.RotaryConstants(x.Graph(), 0, n+d[1], m.cfg.Text.HeadSize(), m.cfg.Text.RopeTheta)
+	c.cos, c.sin = InsertAxes(cos, 0, 0), InsertAxes(sin, 0, 0)
 	_, own := c.run(s.In("model"), x, false)
 	return own
 }

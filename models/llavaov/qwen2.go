@@ -40,9 +40,8 @@ func causal(g *Graph, t int) *Node {
 
 // positions makes the rotary tables of positions int32 [B or 1, T].
 func (c *forward) positions(p *Node) {
-	d := p.Shape().Dimensions
 	cos, sin := nn.RotaryTables(p, c.t.HeadSize(), c.t.RopeTheta)
-	c.cos, c.sin = Reshape(cos, d[0], 1, d[1], -1), Reshape(sin, d[0], 1, d[1], -1)
+	c.cos, c.sin = InsertAxes(cos, 1), InsertAxes(sin, 1)
 }
 
 // Decode is the plain forward of the decoder: rows x [B, T, D] at positions int32 [B, T] under an additive mask

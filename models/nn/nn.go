@@ -142,6 +142,21 @@ func RotaryTables(positions *Node, r int, theta float64) (cos, sin *Node) {
 	return Cos(angle), Sin(angle)
 }
 
+// RotaryConstants are the tables [n, r/2] of positions from..from+n-1. Constants are not computed again in every loop that
+// reads them, as XLA does with cosines.
+func RotaryConstants(g *Graph, from, n, r int, theta float64) (cos, sin *Node) {
+	c, s := make([][]float32, n), make([][]float32, n)
+	for p := range n {
+		for i := range r / 2 {
+			// As RotaryTables does: frequency and angle are float32.
+			angle := float32(from+p) * float32(math.Pow(theta, -2*float64(i)/float64(r)))
+			c[p] = append(c[p], float32(math.Cos(float64(angle))))
+			s[p] = append(s[p], float32(math.Sin(float64(angle))))
+		}
+	}
+	return Const(g, c), Const(g, s)
+}
+
 // Rotary turns the first r channels of x [B, H, T, d] (half-split pairs: channel i with i + r/2) and passes the rest
 // through. cos and sin are broadcast from [B or 1, 1, T, r/2].
 func Rotary(x, cos, sin *Node, r int) *Node {

@@ -29,7 +29,8 @@ type Options struct {
 	// reaches 0 with the first path (Index 0) and stays there for all others.
 	Official bool
 	// Tile is the number of paths that run together; fewer live paths are filled up, so that a path's bits do not depend
-	// on what else is decoded. 0 means 8, or 2 on the pure-Go engine, which uses one core a tile, or 1 of a large model.
+	// on what else is decoded. 0 means 10, half of the paper's N, or 2 on the pure-Go engine, which uses one core a tile, or
+	// 1 of a large model.
 	Tile int
 }
 
@@ -125,7 +126,7 @@ func NewDecoder(be compute.Backend, cfg Config, w *graphx.Weights, o Options) (*
 		d.parallel = runtime.GOMAXPROCS(0)
 	}
 	if d.o.Tile == 0 {
-		switch d.o.Tile = 8; {
+		switch d.o.Tile = 10; {
 		case w.Large():
 			d.o.Tile = 1
 		case pureGo:

@@ -54,7 +54,7 @@ func imageGraph(cfg Config) graphx.Func {
 	return func(s graphx.Scope, in []*Node) []*Node {
 		ids := in[0]
 		a := attention{cfg: cfg}
-		a.turn(Iota(ids.Graph(), shapes.Make(dtypes.Int32, 1, ids.Shape().Dimensions[1]), 1))
+		a.turn(ids.Graph(), 0, ids.Shape().Dimensions[1])
 		_, layers := a.collect(s, addImagePositions(s, cfg, Embed(s, cfg, ids), 2), nil)
 		return []*Node{stack(layers)}
 	}
@@ -68,7 +68,7 @@ func answerGraph(cfg Config) graphx.Func {
 		g, length, width := ids.Graph(), ids.Shape().Dimensions[1], kv.Shape().Dimensions[3]
 		shape := shapes.Make(dtypes.Int32, 1, 1, length, width+length)
 		a := attention{cfg: cfg, mask: nn.AdditiveMask(LessOrEqual(Iota(g, shape, 3), AddScalar(Iota(g, shape, 2), width)))}
-		a.turn(AddScalar(Iota(g, shapes.Make(dtypes.Int32, 1, length), 1), width))
+		a.turn(g, width, length)
 		x, _ := a.collect(s, Embed(s, cfg, ids), unstack(kv))
 		row := Gather(Squeeze(x, 0), Reshape(last, 1, 1))
 		return []*Node{Head(s, cfg, finalNorm(s, cfg, row))}

@@ -8,17 +8,15 @@ import (
 	"imagecot/models/nn"
 
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph code reads as formulas
 )
 
 // Sequence is the input of the transformer.
 type Sequence struct {
-	IDs       *Node // [B, L] vocabulary ids
-	Allow     *Node // [B or 1, L, L], 1 where the query row may attend the key column
-	Positions *Node // [B or 1, L] for the rotary embedding; nil means 0..L-1
-	ImageAt   int   // column of the first of N image tokens, the same in every row; 0 means no image
-	Images    int   // images from there on, soi and eoi around each; 0 means 1
+	IDs     *Node // [B, L] vocabulary ids
+	Allow   *Node // [B or 1, L, L], 1 where the query row may attend the key column
+	ImageAt int   // column of the first of N image tokens, the same in every row; 0 means no image
+	Images  int   // images from there on, soi and eoi around each; 0 means 1
 }
 
 // Forward returns the logits [B, L, V] of every position over the whole vocabulary.
@@ -43,11 +41,8 @@ func hidden(s graphx.Scope, cfg Config, q Sequence, see func(string, *Node)) *No
 		x = addImagesPositions(s, cfg, x, q.ImageAt, max(q.Images, 1))
 	}
 	see("embed", x)
-	if q.Positions == nil {
-		q.Positions = Iota(x.Graph(), shapes.Make(dtypes.Int32, 1, x.Shape().Dimensions[1]), 1)
-	}
 	a := attention{cfg: cfg, mask: InsertAxes(nn.AdditiveMask(q.Allow), 1)}
-	a.turn(q.Positions)
+	a.turn(x.Graph(), 0, x.Shape().Dimensions[1])
 	for i := range cfg.LLM.Layers {
 		x, _ = a.block(s.In("showo", "model", "layers", i), x, nil, within(see, fmt.Sprintf("block%d", i)))
 	}
@@ -106,12 +101,13 @@ func codebookHead(s graphx.Scope, cfg Config, h *Node) *Node {
 type attention struct {
 	cfg      Config
 	mask     *Node // additive, [B or 1, 1, L, past + L]
-	cos, sin *Node // [B or 1, 1, L, r/2]
+	cos, sin *Node // [1, 1, L, r/2]
 }
 
-// turn sets the angles for positions [B or 1, L].
-func (a *attention) turn(positions *Node) {
-	a.cos, a.sin = nn.RotaryTables(InsertAxes(positions, 1), a.cfg.rotary(), a.cfg.LLM.RopeTheta)
+// turn sets the angles for positions first..first+n-1.
+func (a *attention) turn(g *Graph, first, n int) {
+	cos, sin := nn.RotaryConstants(g, first, n, a.cfg.rotary(), a.cfg.LLM.RopeTheta)
+	a.cos, a.sin = InsertAxes(cos, 0, 0), InsertAxes(sin, 0, 0)
 }
 
 // keysValues is what rows let others look at: both [B, H, L, d], keys normalised and turned.

@@ -17,7 +17,7 @@ func prefixGraph(cfg Config, images int) graphx.Func {
 		width := ids.Shape().Dimensions[1]
 		text := width - images*(cfg.NumVQTokens+2)
 		a := attention{cfg: cfg, mask: InsertAxes(nn.AdditiveMask(omniAllow(cfg, pads, text, images)), 1)}
-		a.turn(Iota(ids.Graph(), shapes.Make(dtypes.Int32, 1, width), 1))
+		a.turn(ids.Graph(), 0, width)
 		_, layers := a.collect(s, addImagesPositions(s, cfg, Embed(s, cfg, ids), text+1, images), nil)
 		return []*Node{stack(layers)}
 	}
@@ -79,7 +79,7 @@ func stepGraph(cfg Config, guidance float64, probabilities bool) graphx.Func {
 		column := Iota(g, shapes.Make(dtypes.Int32, rows, 1, 1, width+n+2), 3)
 		seen := GreaterOrEqual(column, BroadcastToShape(InsertAxes(pads, -1, -1, -1), column.Shape()))
 		a := attention{cfg: cfg, mask: nn.AdditiveMask(seen)}
-		a.turn(AddScalar(Iota(g, shapes.Make(dtypes.Int32, 1, n+2), 1), width))
+		a.turn(g, width, n+2)
 		x, _ = a.collect(s, x, unstack(kv))
 		h := finalNorm(s, cfg, columns(x, 1, n+1))
 		if guidance != 0 {
