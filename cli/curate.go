@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -42,6 +44,7 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 	var seed uint64
 	var out string
 	var share float64
+	var tasks []string
 	cmd := &cobra.Command{
 		Use: "prompts", Short: "Draw training prompts that share no scene with the test prompts",
 		Args: exactArgs(0, "no arguments"),
@@ -49,13 +52,18 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 			if !(share >= 0 && share <= 1) {
 				return usage("", "--validation is %v, want a share of 0 to 1", share)
 			}
+			for _, task := range tasks {
+				if !slices.Contains(geneval.Tasks(), task) {
+					return usage("the tasks are "+strings.Join(geneval.Tasks(), ", "), "unknown task %q", task)
+				}
+			}
 			list, err := drawPrompts(count, seed)
 			if err != nil {
 				return err
 			}
 			var b bytes.Buffer
 			for _, m := range list {
-				if share > 0 && !curate.Validation(m.Prompt, share) {
+				if share > 0 && !curate.Validation(m.Prompt, share) || len(tasks) > 0 && !slices.Contains(tasks, m.Tag) {
 					continue
 				}
 				b.WriteString(m.Dump() + "\n")
@@ -70,6 +78,7 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 	cmd.Flags().IntVarP(&count, "count", "c", 640, "how many prompts, the tasks in turn")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "the same seed draws the same prompts")
 	cmd.Flags().Float64Var(&share, "validation", 0, "only those of them that a training with this share of validation prompts leaves out (0 = all)")
+	cmd.Flags().StringSliceVar(&tasks, "task", nil, "only those of them that belong to these tasks (default: all)")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "file to write (default: standard output)")
 	return cmd
 }

@@ -118,16 +118,30 @@ func claim(dir string, id any) (unlock func(), err error) {
 	return func() { _ = lock.Unlock() }, nil
 }
 
-// Read returns all rows of a data set in the order of its parts. A folder without parts is an error.
-func Read[Row any](dir string) ([]Row, error) {
-	names, err := filepath.Glob(filepath.Join(dir, "part-*.parquet"))
+// partsOf lists the parts of a data set, or of several whose folders stand with commas between, one after another. A
+// folder without parts is an error.
+func partsOf(from string) ([]string, error) {
+	var all []string
+	for _, dir := range strings.Split(from, ",") {
+		names, err := filepath.Glob(filepath.Join(dir, "part-*.parquet"))
+		if err != nil {
+			return nil, fmt.Errorf("curate: %w", err)
+		}
+		if len(names) == 0 {
+			return nil, fmt.Errorf("curate: %s holds no data (part-00000.parquet, ...): %w", dir, fs.ErrNotExist)
+		}
+		slices.Sort(names)
+		all = append(all, names...)
+	}
+	return all, nil
+}
+
+// Read returns all rows of a data set, or of several ("A,B"), in the order of their parts.
+func Read[Row any](from string) ([]Row, error) {
+	names, err := partsOf(from)
 	if err != nil {
-		return nil, fmt.Errorf("curate: %w", err)
+		return nil, err
 	}
-	if len(names) == 0 {
-		return nil, fmt.Errorf("curate: %s holds no data (part-00000.parquet, ...): %w", dir, fs.ErrNotExist)
-	}
-	slices.Sort(names)
 	var all []Row
 	for _, name := range names {
 		rows, err := readPart[Row](name)
@@ -149,13 +163,12 @@ func readPart[Row any](name string) (rows []Row, err error) {
 	return parquet.ReadFile[Row](name)
 }
 
-// Fingerprint hashes a data set: names and contents of its parts, for manifests.
-func Fingerprint(dir string) (string, error) {
-	names, err := filepath.Glob(filepath.Join(dir, "part-*.parquet"))
-	if err != nil || len(names) == 0 {
-		return "", fmt.Errorf("curate: %s holds no data (%w)", dir, errors.Join(err, fs.ErrNotExist))
+// Fingerprint hashes a data set, or several ("A,B"): names and contents of the parts, for manifests.
+func Fingerprint(from string) (string, error) {
+	names, err := partsOf(from)
+	if err != nil {
+		return "", err
 	}
-	slices.Sort(names)
 	return hashFiles(names)
 }
 

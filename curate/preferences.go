@@ -28,10 +28,16 @@ type PairData struct {
 	From      string // folder of ranking data
 	PerPrompt int    // most pairs of a prompt
 	Nearest   bool   // images that resemble each other are paired first: an extension
-	Seed      uint64
-	PartSize  int // pairs a part
-	Progress  Parts
+	// Balance gives prompts of a task with fewer prompts more pairs than PerPrompt, until the tasks have equally many or an
+	// image is in usesBalanced pairs.
+	Balance  bool
+	Seed     uint64
+	PartSize int // pairs a part
+	Progress Parts
 }
+
+// usesBalanced is how many pairs an image may be in for the sake of balance: more would be learnt by heart.
+const usesBalanced = 4
 
 // pairing is what became of the ranking data.
 type pairing struct {
@@ -63,9 +69,10 @@ func (p PairData) Run(ctx context.Context) error {
 		From      string `json:"from"` // fingerprint of the ranking data
 		PerPrompt int    `json:"per_prompt"`
 		Nearest   bool   `json:"nearest,omitempty"`
+		Balance   bool   `json:"balance,omitempty"`
 		Seed      uint64 `json:"seed"`
 		PartSize  int    `json:"part_size"`
-	}{"pairs", hash, p.PerPrompt, p.Nearest, p.Seed, p.PartSize}
+	}{"pairs", hash, p.PerPrompt, p.Nearest, p.Balance, p.Seed, p.PartSize}
 	parts := (len(made.pairs) + p.PartSize - 1) / p.PartSize
 	err = build(ctx, p.Dir, id, parts, p.Progress, func(_ context.Context, part int) ([]Pair, error) {
 		return made.pairs[part*p.PartSize : min((part+1)*p.PartSize, len(made.pairs))], nil
@@ -84,6 +91,7 @@ func (p PairData) pair(images []Image) (pairing, error) {
 		return made, err
 	}
 	made.prompts = len(all)
+	most := p.mostPairs(all)
 	for _, g := range all {
 		made.imagesYes += len(g.yes)
 		switch {
@@ -92,7 +100,7 @@ func (p PairData) pair(images []Image) (pairing, error) {
 		case len(g.yes) == 0:
 			made.allNo++
 		default:
-			p.combine(&made, g.yes, g.no)
+			p.combine(&made, g.yes, g.no, most(g))
 		}
 	}
 	if len(made.pairs) == 0 {
@@ -102,21 +110,42 @@ func (p PairData) pair(images []Image) (pairing, error) {
 	return made, nil
 }
 
-// combine adds up to PerPrompt pairs of one prompt, in the order that evenly or nearest gives.
-func (p PairData) combine(made *pairing, yes, no []Image) {
+// mostPairs returns how many pairs a prompt may have.
+func (p PairData) mostPairs(all []group) func(group) int {
+	prompts := map[string]int{} // with both labels, by task
+	for _, g := range all {
+		if len(g.yes) > 0 && len(g.no) > 0 {
+			prompts[g.yes[0].Task]++
+		}
+	}
+	largest := 0
+	for _, n := range prompts {
+		largest = max(largest, n)
+	}
+	return func(g group) int {
+		if !p.Balance {
+			return p.PerPrompt
+		}
+		share := (p.PerPrompt*largest + prompts[g.yes[0].Task] - 1) / prompts[g.yes[0].Task]
+		return max(p.PerPrompt, min(share, usesBalanced*min(len(g.yes), len(g.no))))
+	}
+}
+
+// combine adds up to most pairs of one prompt, in the order that evenly or nearest gives.
+func (p PairData) combine(made *pairing, yes, no []Image, most int) {
 	prompt := yes[0].Prompt
 	rng := prng.New(prng.Derive(p.Seed, "pairs\x00"+prompt), 0, prng.Curate).Rand()
 	rng.Shuffle(len(yes), func(i, j int) { yes[i], yes[j] = yes[j], yes[i] })
 	rng.Shuffle(len(no), func(i, j int) { no[i], no[j] = no[j], no[i] })
 	order := evenly(len(yes), len(no))
 	if p.Nearest {
-		order = nearest(yes, no, p.PerPrompt)
+		order = nearest(yes, no, most)
 	}
 	used := map[uint64]bool{}
 	n := 0
 	for _, at := range order {
 		c, r := yes[at[0]], no[at[1]]
-		if n == p.PerPrompt {
+		if n == most {
 			break
 		}
 		if slices.Equal(c.Final(), r.Final()) {
@@ -189,10 +218,14 @@ func (p PairData) card(made pairing) error {
 	for _, pair := range made.pairs {
 		rows = append(rows, labelled{pair.Task, pair.Prompt, true}, labelled{pair.Task, pair.Prompt, false})
 	}
+	more := ""
+	if p.Balance {
+		more = fmt.Sprintf(" (more of tasks with fewer prompts, at most %d with one image)", usesBalanced)
+	}
 	return card{
 		title: "Preference pairs",
 		lines: []string{
-			fmt.Sprintf("%d pairs, at most %d a prompt, seed %d; made as recipe.json says", len(made.pairs), p.PerPrompt, p.Seed),
+			fmt.Sprintf("%d pairs, at most %d a prompt%s, seed %d; made as recipe.json says", len(made.pairs), p.PerPrompt, more, p.Seed),
 			fmt.Sprintf("from %d images of %d prompts, %d images yes; %d different images are chosen ones", made.images, made.prompts, made.imagesYes, made.chosens),
 			fmt.Sprintf("left out: %d prompts whose images are all yes, %d whose images are all no, %d combinations of equal images", made.allYes, made.allNo, made.equal),
 			"chosen: the evaluator finds everything that the prompt asks for; rejected: another image of the prompt, where it does not",

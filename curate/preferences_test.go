@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,6 +69,41 @@ func TestNearestPairsResembleEachOther(t *testing.T) {
 	}
 	if made, err := (PairData{PerPrompt: 8, Nearest: true}).pair(many); err != nil || len(made.pairs) != 8 {
 		t.Errorf("%d pairs of one right and eight wrong images (%v)", len(made.pairs), err)
+	}
+}
+
+func TestBalancedPairs(t *testing.T) {
+	var images []Image
+	add := func(task, prompt string, yes, no int) {
+		for i := range yes + no {
+			images = append(images, Image{Task: task, Prompt: prompt, Seed: uint64(len(images)), Steps: 1, Samples: []int32{int32(len(images))}, Correct: i < yes})
+		}
+	}
+	for _, prompt := range []string{"a", "b", "c", "d"} {
+		add("many", prompt, 3, 3)
+	}
+	add("few", "e", 10, 10)
+	add("scarce", "f", 1, 10)
+	for name, c := range map[string]struct {
+		balance bool
+		want    map[string]int
+	}{
+		"as they are": {false, map[string]int{"many": 12, "few": 3, "scarce": 3}},
+		"balanced":    {true, map[string]int{"many": 12, "few": 12, "scarce": usesBalanced}},
+	} {
+		for _, nearest := range []bool{false, true} {
+			made, err := PairData{PerPrompt: 3, Balance: c.balance, Nearest: nearest}.pair(images)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]int{}
+			for _, p := range made.pairs {
+				got[p.Task]++
+			}
+			if !maps.Equal(got, c.want) {
+				t.Errorf("%s, nearest %v: %v pairs, want %v", name, nearest, got, c.want)
+			}
+		}
 	}
 }
 
