@@ -4,7 +4,8 @@
     python oracle/full.py showo FOLDER       Show-o 1.3B at 256 x 256: all 18 steps of one image with given noise (5.8 GB
                                              of memory, 2.9 GB of disk)
     python oracle/full.py magvit FOLDER      MAGVIT-v2: FOLDER/encode and FOLDER/decode
-    python oracle/full.py judge FOLDER       LLaVA-OneVision 0.5B in the authors' layout: two questions, one with two turns
+    python oracle/full.py judge FOLDER [7b]  LLaVA-OneVision 0.5B (or 7B: 18 GiB of memory, 15 GiB of disk) in the authors'
+                                             layout: two questions, one with two turns
     python oracle/full.py time FOLDER [f32|bf16] [STEPS]    seconds a decoding step in PyTorch at FOLDER's weights (on a GPU if there is one)
 
 Each case is a folder that `imagecot parity` runs. The reference computes in float32 of the bf16 weights.
@@ -36,6 +37,8 @@ QWEN = dict(architectures=["LlavaQwenForCausalLM"], model_type="llava", hidden_s
             num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True, rms_norm_eps=1e-6, rope_theta=1000000.0, hidden_act="silu",
             mm_vision_tower="google/siglip-so400m-patch14-384", mm_projector_type="mlp2x_gelu", mm_patch_merge_type="spatial_unpad",
             mm_vision_select_layer=-2, mm_vision_select_feature="patch", image_aspect_ratio="pad", image_grid_pinpoints="(1x1),...,(6x6)")
+QWEN_7B = {**QWEN, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+           "vocab_size": 152064, "tie_word_embeddings": False}
 EOT, PAD, SOI, EOI, T2I, OFFSET = 50256, 50295, 50296, 50297, 50300, 50305
 
 
@@ -197,15 +200,31 @@ def magvit(folder, seed=3):
           {"pixels": close, "image_u8": dict(atol=1, rtol=0)}, dict(batch=1, latent_height=16, latent_width=16))
 
 
-def judge(folder, seed=5):
+def widen(module):
+    """Keeps a module's weights as bf16 and computes with them in float32: the same numbers in half of the memory."""
+    module.register_forward_pre_hook(lambda m, _: (m.float(), None)[1])
+    module.register_forward_hook(lambda m, _, out: (m.bfloat16(), out)[1])
+
+
+def judge(folder, size="0.5b", seed=5):
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
-    make = lambda: llava.Judge({**QWEN, "vision_config": SIGLIP})
-    with torch.device("meta"):
-        meta = make()
-    save_file(random_weights(meta, seed, {"model.image_newline": 1., "model.embed_tokens.weight": 3 / math.sqrt(896)}), folder / "model.safetensors")
-    model = build(make, folder)
+    config = {"0.5b": QWEN, "7b": QWEN_7B}[size]
+    make = lambda: llava.Judge({**config, "vision_config": SIGLIP})
+    if not (folder / "model.safetensors").exists():
+        with torch.device("meta"):
+            meta = make()
+        scale = {"model.image_newline": 1., "model.embed_tokens.weight": 3 / math.sqrt(config["hidden_size"])}
+        save_file(random_weights(meta, seed, scale), folder / "model.safetensors")
+    model = build(make, folder, torch.float32 if size == "0.5b" else torch.bfloat16)
+    if size != "0.5b":
+        m = model.model
+        for part in (m.vision_tower, m.mm_projector, m.norm, *m.layers):
+            widen(part)
+        words = m.embed_tokens.weight
+        m.embed_tokens.forward = lambda ids: words[ids].float()
+        m.image_newline.data = m.image_newline.data.float()
     g = torch.Generator().manual_seed(seed)
     picture = torch.randint(0, 256, (384, 384, 3), generator=g).to(torch.uint8)
     Image.fromarray(picture.numpy()).save(folder / "a.png")
@@ -225,7 +244,7 @@ def judge(folder, seed=5):
         questions[name] = dict(image="a", text="", length=len(before) + 730 + len(after))
     close = dict(atol=3e-3, rtol=1e-3)
     tolerance = {k: close for k in io if k[:2] != "in"} | {"out.a.pixel_values": dict(atol=2e-6, rtol=0)}
-    write(folder, "llavaov-judge", QWEN, io, tolerance,
+    write(folder, "llavaov-judge", config, io, tolerance,
           dict(image_aspect_ratio="pad", tile_size=384, images={"a": dict(file="a.png", w=384, h=384, tiles=1, image_tokens=730)}, tokenizer="", image_token_id=image_id,
                yes_ids=yes, no_ids=no, questions=questions))
 

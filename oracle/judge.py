@@ -110,4 +110,4 @@ class Judge(nn.Module):
             x = layer(x, positions)
         x = m.norm(x[:, -1])[0]
         head = self.lm_head.weight if hasattr(self, "lm_head") else m.embed_tokens.weight
-        return head @ x
+        return head.to(x.dtype) @ x

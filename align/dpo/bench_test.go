@@ -47,7 +47,7 @@ func BenchmarkStep(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r.InitFrom, r.Data["from"] = policytest.Write(b, cfg, nil), from
+	r.InitFrom, r.Data["from"], r.Data["validation"] = policytest.Write(b, cfg, nil), from, 0 // one prompt: nothing to watch
 	d, err := New(be, policytest.Folders, r, b.TempDir())
 	if err == nil {
 		err = d.Prepare(b.Context(), io.Discard)

@@ -63,11 +63,19 @@ func RMSNorm(s graphx.Scope, x *Node, eps float64) *Node {
 // GroupNorm of x [B, H, W, C] over H, W and the C/groups channels of a group.
 func GroupNorm(s graphx.Scope, x *Node, groups int, eps float64) *Node {
 	d := x.Shape().Dimensions
-	g := Reshape(x, d[0], d[1]*d[2], groups, d[3]/groups)
-	g = normalize(g, eps, 1, 3)
-	y := Reshape(g, d...)
-	y = Mul(y, ExpandLeftToRank(s.Float32("weight", d[3]), 4))
-	return Add(y, ExpandLeftToRank(s.Float32("bias", d[3]), 4))
+	pixels, channels := d[1]*d[2], d[3]
+	flat := Reshape(x, d[0], pixels, channels)
+	everywhere := func(v *Node) *Node { return BroadcastToShape(v, flat.Shape()) }
+	mean := func(v *Node) *Node { // of a group, [B, 1, C]: first over the pixels, where the channels lie side by side
+		sum := ReduceAndKeep(Reshape(ReduceSum(v, 1), d[0], groups, channels/groups), ReduceSum, 2)
+		sum = MulScalar(sum, 1/float64(pixels*channels/groups))
+		return Reshape(BroadcastToDims(sum, d[0], groups, channels/groups), d[0], 1, channels)
+	}
+	middle := mean(flat)
+	deviation := Sqrt(AddScalar(mean(Square(Sub(flat, everywhere(middle)))), eps))
+	scale := Div(BroadcastToShape(ExpandLeftToRank(s.Float32("weight", channels), 3), middle.Shape()), deviation)
+	shift := Sub(BroadcastToShape(ExpandLeftToRank(s.Float32("bias", channels), 3), middle.Shape()), Mul(middle, scale))
+	return Reshape(Add(Mul(flat, everywhere(scale)), everywhere(shift)), d...)
 }
 
 // normalize subtracts the mean and divides by the deviation over the axes.
