@@ -42,10 +42,9 @@ QWEN_7B = {**QWEN, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_
 EOT, PAD, SOI, EOI, T2I, OFFSET = 50256, 50295, 50296, 50297, 50300, 50305
 
 
-def random_weights(model, seed, std=None):
-    """Weights of a model on the meta device: matrices N(0, 1/fan-in), norms about 1, no bias 0."""
+def draw_weights(model, seed, std=None):
+    """Weights of a model on the meta device, one after another: matrices N(0, 1/fan-in), norms about 1, no bias 0."""
     g = torch.Generator().manual_seed(seed)
-    out = {}
     for name, p in model.state_dict().items():
         x = torch.randn(p.shape, generator=g)
         if name in (std or {}):
@@ -54,16 +53,45 @@ def random_weights(model, seed, std=None):
             x = x * .1 + 1 if name.endswith(".weight") else x * .05
         else:
             x /= math.sqrt(p[0].numel())
-        out[name] = x.bfloat16()
-    return out
+        yield name, x.bfloat16()
+
+
+def random_weights(model, seed, std=None):
+    return dict(draw_weights(model, seed, std))
+
+
+def write_shards(weights, folder, size=2**30):
+    """Writes named weights in files of about size bytes and their index, holding one file's worth at a time."""
+    files, shard = {}, {}
+
+    def flush():
+        name = f"model-{len(set(files.values())) + 1:05d}.safetensors"
+        save_file(shard, folder / name)
+        files.update(dict.fromkeys(shard, name))
+        shard.clear()
+
+    for name, x in weights:
+        shard[name] = x
+        if sum(t.nbytes for t in shard.values()) >= size:
+            flush()
+    if shard:
+        flush()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(dict(metadata={}, weight_map=files)))
+
+
+def files_of(folder):
+    index = folder / "model.safetensors.index.json"
+    return sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else ["model.safetensors"]
 
 
 def build(make, folder, dtype=torch.float32):
     """A model whose weights come from the folder, one tensor at a time."""
     with torch.device("meta"):
         model = make()
-    with safe_open(folder / "model.safetensors", "pt") as f:
-        state = {k: f.get_tensor(k).to(torch.get_default_device(), dtype) for k in f.keys() if not k.startswith("quantize.")}
+    state = {}
+    for name in files_of(folder):
+        with safe_open(folder / name, "pt") as f:
+            state |= {k: f.get_tensor(k).to(torch.get_default_device(), dtype) for k in f.keys() if not k.startswith("quantize.")}
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -212,15 +240,15 @@ def judge(folder, size="0.5b", seed=5):
     folder.mkdir(parents=True, exist_ok=True)
     config = {"0.5b": QWEN, "7b": QWEN_7B}[size]
     make = lambda: llava.Judge({**config, "vision_config": SIGLIP})
-    if not (folder / "model.safetensors").exists():
+    if not (folder / files_of(folder)[0]).exists():
         with torch.device("meta"):
             meta = make()
         scale = {"model.image_newline": 1., "model.embed_tokens.weight": 3 / math.sqrt(config["hidden_size"])}
-        save_file(random_weights(meta, seed, scale), folder / "model.safetensors")
+        write_shards(draw_weights(meta, seed, scale), folder, 2**62 if size == "0.5b" else 2**30)
     model = build(make, folder, torch.float32 if size == "0.5b" else torch.bfloat16)
     if size != "0.5b":
         m = model.model
-        for part in (m.vision_tower, m.mm_projector, m.norm, *m.layers):
+        for part in (m.vision_tower.vision_tower.vision_model, m.mm_projector, m.norm, *m.layers):
             widen(part)
         words = m.embed_tokens.weight
         m.embed_tokens.forward = lambda ids: words[ids].float()

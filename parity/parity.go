@@ -192,16 +192,17 @@ func (c *Case) DecodeParams(v any) error {
 }
 
 // Open opens a safetensors file of the folder; it is closed with the case.
-func (c *Case) Open(name string) (*ckpt.File, error) {
-	f, err := ckpt.Open(c.Path(name))
+func (c *Case) Open(name string) (*ckpt.File, error) { return c.keep(ckpt.Open(c.Path(name))) }
+
+// Model opens the folder's weights, model.safetensors or its shards; they are closed with the case.
+func (c *Case) Model() (*ckpt.File, error) { return c.keep(ckpt.OpenModel(c.Dir)) }
+
+func (c *Case) keep(f *ckpt.File, err error) (*ckpt.File, error) {
 	if err == nil {
 		c.models = append(c.models, f)
 	}
 	return f, err
 }
-
-// Model opens model.safetensors; it is closed with the case.
-func (c *Case) Model() (*ckpt.File, error) { return c.Open("model.safetensors") }
 
 // Has reports whether io.safetensors holds the tensor.
 func (c *Case) Has(name string) bool {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,34 @@ func withRunner(t *testing.T, kind string, r Runner) {
 	t.Helper()
 	register(kind, r)
 	t.Cleanup(func() { delete(runners, kind) })
+}
+
+func TestModelInShards(t *testing.T) {
+	dir := writeCase(t, `{"kind":"test-shards"}`)
+	for name, w := range map[string]ckpt.Tensor{"1.safetensors": f32("a", 1), "2.safetensors": f32("b", 2, 3)} {
+		if err := ckpt.Write(filepath.Join(dir, name), []ckpt.Tensor{w}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	index := `{"metadata":{},"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}`
+	if err := os.WriteFile(filepath.Join(dir, ckpt.IndexFile), []byte(index), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	withRunner(t, "test-shards", func(_ context.Context, _ compute.Backend, c *Case) error {
+		f, err := c.Model()
+		if err != nil {
+			return err
+		}
+		names = f.Names()
+		return nil
+	})
+	if _, err := Run(t.Context(), nil, dir); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(names, []string{"a", "b"}) {
+		t.Errorf("the model holds %v", names)
+	}
 }
 
 func TestToleranceDecides(t *testing.T) {
