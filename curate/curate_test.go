@@ -5,6 +5,7 @@ import (
 	"errors"
 	"image"
 	"image/color"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -260,5 +261,32 @@ func TestDamagedPart(t *testing.T) {
 	}
 	if _, err := Read[Image](t.TempDir()); err == nil {
 		t.Error("an empty folder passed")
+	}
+}
+
+func TestSeveralDataSets(t *testing.T) {
+	one, two := t.TempDir(), t.TempDir()
+	for dir, prompt := range map[string]string{one: "a", two: "b"} {
+		if err := writePart(dir, 0, []Image{final(prompt, 1, 1, true)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows, err := Read[Image](one + "," + two)
+	if err != nil || len(rows) != 2 || rows[0].Prompt != "a" || rows[1].Prompt != "b" {
+		t.Errorf("%v, error %v", rows, err)
+	}
+	hashes := map[string]bool{}
+	for _, from := range []string{one, two, one + "," + two, two + "," + one} {
+		hash, err := Fingerprint(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hashes[hash] = true
+	}
+	if len(hashes) != 4 {
+		t.Errorf("%d different fingerprints of four", len(hashes))
+	}
+	if _, err := Read[Image](one + "," + filepath.Join(one, "nowhere")); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "nowhere holds no data") {
+		t.Errorf("error %v", err)
 	}
 }
