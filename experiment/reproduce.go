@@ -32,7 +32,7 @@ type Reproduction struct {
 	Workers  int                              // prompts at a time, at least 1; what they need computed fills the models' tiles together
 	Note     func(format string, args ...any) // is told the estimate before a generator's work; may be nil
 	Open     func(ctx context.Context, generator string) (Bench, error)
-	Progress func(generator string, done, total int) // after every row of a prompt; may be nil
+	Progress func(generator string, done, total int) // after every prompt, one call at a time; may be nil
 }
 
 // Bench is a generator that was opened, and what can be tested on it.
@@ -156,6 +156,7 @@ type worker struct {
 	show    map[int]bool // prompts whose pictures are kept
 	done    atomic.Int64
 	writing sync.Mutex // of rates
+	showing sync.Mutex // of progress
 }
 
 // run goes through the prompts, Workers at a time.
@@ -176,6 +177,8 @@ func (w *worker) run(ctx context.Context, name string) error {
 			return err
 		}
 		if w.Progress != nil {
+			w.showing.Lock()
+			defer w.showing.Unlock()
 			w.Progress(name, int(w.done.Load()), len(all)*len(w.tasks))
 		}
 		return nil

@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"imagecot/cot"
 	"imagecot/geneval"
@@ -148,6 +150,43 @@ func TestKilledReproductionEndsAlike(t *testing.T) {
 		if end, _ := os.ReadFile(filepath.Join(dir, "journal.jsonl")); !bytes.Equal(end, journal) {
 			t.Errorf("%s: the journal differs", what)
 		}
+	}
+}
+
+// TestProgressComesOneAtATime goes on with a run that was nearly at its end, where many prompts are through at once.
+func TestProgressComesOneAtATime(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := toyReproduction(dir, 1, &toy{}, &lightMeter{}).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "journal.jsonl")
+	journal, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(journal, []byte("\n"))
+	if err := os.WriteFile(path, bytes.Join(lines[:len(lines)-2], nil), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var inside atomic.Int64
+	last := map[string]int{}
+	r := toyReproduction(dir, 5, &toy{}, &lightMeter{})
+	r.Progress = func(generator string, done, _ int) {
+		if inside.Add(1) > 1 {
+			t.Error("two calls at once")
+		}
+		time.Sleep(2 * time.Millisecond)
+		inside.Add(-1)
+		if done < last[generator] {
+			t.Errorf("%s: %d rows after %d", generator, done, last[generator])
+		}
+		last[generator] = done
+	}
+	if _, err := r.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(last) == 0 {
+		t.Error("no progress was shown")
 	}
 }
 
