@@ -3,7 +3,7 @@
 package backend
 
 /*
-#include <limits.h>
+#include <limits.h> // says which C library this is
 #if defined(__GLIBC__)
 #include <malloc.h>
 #include <stdint.h>
@@ -12,6 +12,8 @@ package backend
 
 #define HUGE_PAGE ((uintptr_t)2 << 20)
 
+// Threads that exist already keep arenas of their own, which the plugin's threads would then share and which give memory back:
+// so this comes before any thread. It holds for every program that links this package.
 __attribute__((constructor)) static void one_arena(void) { mallopt(M_ARENA_MAX, 1); }
 
 static void keep_memory(void) {
@@ -59,5 +61,6 @@ func newXLA(config string) (compute.Backend, error) {
 
 // KeepMemory tells the C library's allocator, which the CPU plugin uses, to keep what is freed for the next step. By
 // default the big buffers of every training step go back to the system, and their page faults take a quarter of the time.
-// On Linux the heap's next 4 GiB are of huge pages, where the system gives such. It holds for the whole process, which never shrinks from then on: for training, not for serving.
+// On Linux the heap's next 4 GiB are of huge pages, where the system gives such. It holds for the whole process, which
+// never shrinks from then on: for training, not for serving.
 func KeepMemory() { C.keep_memory() }
