@@ -220,7 +220,7 @@ func (p PairData) card(made pairing) error {
 	}
 	more := ""
 	if p.Balance {
-		more = fmt.Sprintf(" (more of tasks with fewer prompts, at most %d with one image)", usesBalanced)
+		more = fmt.Sprintf(" (more where a task has fewer prompts, as long as no image is in more than %d)", usesBalanced)
 	}
 	return card{
 		title: "Preference pairs",
