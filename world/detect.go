@@ -396,10 +396,25 @@ func (s Scene) Truth() []geneval.Detection {
 // Satisfies reports whether the scene is what the metadata asks for, by GenEval's verdict on its true objects. Fragments
 // are no objects.
 func (s Scene) Satisfies(m geneval.Metadata) bool {
+	r, err := s.verdict(m)
+	return err == nil && r.Correct
+}
+
+// Reason says why the scene is not what the metadata asks for, "" if it is: [Reason] of its true objects.
+func (s Scene) Reason(m geneval.Metadata) (string, error) {
+	r, err := s.verdict(m)
+	if err != nil {
+		return "", err
+	}
+	return Reason(m, r)
+}
+
+// verdict is GenEval's on the true objects.
+func (s Scene) verdict(m geneval.Metadata) (r geneval.Result, err error) {
 	o := geneval.DefaultOptions()
-	kept := geneval.Keep(Classes(), s.Truth(), m.Tag, o)
-	correct, _, err := geneval.Verdict(m, kept, func(class string, objects []geneval.Detection) ([]string, error) {
+	r.Kept = geneval.Keep(Classes(), s.Truth(), m.Tag, o)
+	r.Correct, r.Reasons, err = geneval.Verdict(m, r.Kept, func(class string, objects []geneval.Detection) ([]string, error) {
 		return Detector{}.Classify(context.Background(), nil, class, objects)
 	}, o)
-	return err == nil && correct
+	return r, err
 }

@@ -7,15 +7,19 @@ import (
 	"imagecot/cot"
 	"imagecot/curate"
 	"imagecot/models/llavaov"
+	"imagecot/world"
 )
 
 // openPARMPP adds PARM++'s task to PARM's (Sec. 4): groups of two right and two wrong final images, right and wrong of one
 // prompt each time, with the reflection question. A "no" is followed by the question for the reason, whose answer is
-// learnt word by word.
+// learnt word by word. So is the reason about a render, if data.render_reasons says so.
 func (w *Reward) openPARMPP() error {
 	if w.data.Reflection == "" || !(w.data.Reflections > 0 && w.data.Reflections < 1) {
 		return fmt.Errorf("objective: reward: parmpp needs data.reflection (a folder, got %q) and data.reflections between 0 and 1 (got %v)",
 			w.data.Reflection, w.data.Reflections)
+	}
+	if !(w.data.ReasonWeight > 0) {
+		return fmt.Errorf("objective: reward: data.reason_weight is %v; want more than 0", w.data.ReasonWeight)
 	}
 	if err := w.openPARM(); err != nil {
 		return err
@@ -66,9 +70,28 @@ func (w *Reward) openPARMPP() error {
 func (w *Reward) reflect(r curate.Reflected) llavaov.Example {
 	e := llavaov.Example{w.ask(cot.Reflection, r.Prompt, r.Correct)}
 	if !r.Correct {
-		e = append(e, llavaov.ExampleTurn{Text: w.judge.set.Text(cot.Reason, cot.Prompt{Text: r.Prompt}), Answer: r.Reason})
+		e = append(e, w.reason(r.Prompt, r.Reason))
 	}
 	return e
+}
+
+// reflectOnRender is the same about a rendered scene, whose reason its true objects give: there are as many as one likes.
+func (w *Reward) reflectOnRender(s world.Scene, q world.Question) (llavaov.Example, error) {
+	e := llavaov.Example{w.ask(cot.Reflection, q.Prompt.Prompt, q.Label)}
+	e[0].Weight = w.data.RenderWeight
+	if !q.Label {
+		reason, err := s.Reason(q.Prompt)
+		if err != nil {
+			return nil, err
+		}
+		e = append(e, w.reason(q.Prompt.Prompt, reason))
+	}
+	return e, nil
+}
+
+// reason is the turn after a reflection answered no.
+func (w *Reward) reason(prompt, reason string) llavaov.ExampleTurn {
+	return llavaov.ExampleTurn{Text: w.judge.set.Text(cot.Reason, cot.Prompt{Text: prompt}), Answer: reason, Weight: w.data.ReasonWeight}
 }
 
 // fingerprint names the curated data.

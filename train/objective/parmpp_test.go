@@ -88,6 +88,60 @@ func TestPARMPP(t *testing.T) {
 	}
 }
 
+// PARM++ reflects on half of the renders' questions: yes where the scene is right, else no with the reason of its objects.
+func TestReflectionsOnRenders(t *testing.T) {
+	r := parmppRecipe(t, rewardFiles(t))
+	r.Data["render_reasons"], r.Data["reason_weight"], r.Data["render_weight"], r.Data["questions"] = true, 6., .5, 4
+	w, err := NewReward(enginetest.Go(t), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := prng.New(2, 0, prng.Order).Rand()
+	reflections, reasons := 0, 0
+	for range 250 {
+		s := world.JudgeMix.Draw(rng)
+		examples, err := w.render(s, rng)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range examples {
+			prompt, reflects := strings.CutPrefix(e[0].Text, "does the image show ")
+			if !reflects {
+				if len(e) != 1 || e[0].Weight != .5 {
+					t.Fatalf("an outcome question %+v", e)
+				}
+				continue
+			}
+			reflections++
+			m, err := world.ParsePrompt(strings.TrimSuffix(prompt, "?"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			reason, err := s.Reason(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			right := s.Satisfies(m)
+			if right != (reason == "") || right != (e[0].Answer == "yes") || right != (len(e) == 1) || e[0].Weight != .5 {
+				t.Fatalf("conversation %+v about a scene that is right: %v", e, right)
+			}
+			if !right {
+				reasons++
+				if e[1].Answer != reason || e[1].Text != "what is wrong?" || e[1].Weight != 6 {
+					t.Fatalf("reason %+v, want %q with weight 6", e[1], reason)
+				}
+			}
+		}
+	}
+	if reflections < 400 || reflections > 600 || reasons < reflections/3 || reasons > reflections*2/3 {
+		t.Errorf("%d of 1000 questions are reflections, %d with a reason", reflections, reasons)
+	}
+	r.Data["reason_weight"] = 0.
+	if _, err := NewReward(enginetest.Go(t), r); err == nil || !strings.Contains(err.Error(), "reason_weight") {
+		t.Errorf("reason_weight 0: error %v", err)
+	}
+}
+
 // The tokenizer of the shipped models knows every word of a reason.
 func TestReasonsAreInTheVocabulary(t *testing.T) {
 	tok, err := textTokenizer()
@@ -97,6 +151,7 @@ func TestReasonsAreInTheVocabulary(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	mix := world.QuestionMix{Hard: 1, Tasks: [6]float64{1, 1, 1, 1, 1, 1}}
 	seen := map[string]bool{}
+	var differ []string
 	for range 1000 {
 		s := world.JudgeMix.Draw(rng)
 		m := mix.Draw(rng, s).Prompt
@@ -108,6 +163,13 @@ func TestReasonsAreInTheVocabulary(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		of, err := s.Reason(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if of != reason { // a fragment can look like an object
+			differ = append(differ, fmt.Sprintf("%q: the scene's reason is %q, the detector's %q", m.Prompt, of, reason))
+		}
 		for _, w := range strings.Fields(reason) {
 			seen[w] = true
 		}
@@ -116,6 +178,9 @@ func TestReasonsAreInTheVocabulary(t *testing.T) {
 		if ids := tok.Encode(" " + w); len(ids) != 1 {
 			t.Errorf("%q takes %d tokens", w, len(ids))
 		}
+	}
+	if len(differ) > 20 {
+		t.Errorf("%d of 1000 reasons differ:\n%s", len(differ), strings.Join(differ, "\n"))
 	}
 	if len(seen) < 30 {
 		t.Errorf("only %d words: %v", len(seen), fmt.Sprint(seen))

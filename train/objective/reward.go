@@ -42,11 +42,13 @@ type Reward struct {
 
 // RewardData is the data part of a reward model's recipe.
 type RewardData struct {
-	Reward       string  `json:"reward"`      // orm, prm, parm or parmpp
-	From         string  `json:"from"`        // folder of curated data: ranking, steps or parm (for parmpp too)
-	Reflection   string  `json:"reflection"`  // parmpp: folder of reflection data
-	Reflections  float64 `json:"reflections"` // parmpp: share of the step images that are reflected upon
-	Tokenizer    string  `json:"tokenizer"`   // checkpoint folder of the image tokenizer
+	Reward       string  `json:"reward"`         // orm, prm, parm or parmpp
+	From         string  `json:"from"`           // folder of curated data: ranking, steps or parm (for parmpp too)
+	Reflection   string  `json:"reflection"`     // parmpp: folder of reflection data
+	Reflections  float64 `json:"reflections"`    // parmpp: share of the step images that are reflected upon
+	RenderReason bool    `json:"render_reasons"` // parmpp: half of the questions about renders are reflections, with reasons
+	ReasonWeight float64 `json:"reason_weight"`  // parmpp: of a reason, beside 1 for another answer
+	Tokenizer    string  `json:"tokenizer"`      // checkpoint folder of the image tokenizer
 	Validation   float64 `json:"validation"`
 	Renders      int     `json:"renders"`       // rendered scenes of a batch
 	Questions    int     `json:"questions"`     // questions about a render
@@ -86,7 +88,7 @@ func (s *shown) mirror() bool {
 
 // NewReward reads the data and the tokenizer.
 func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
-	w := &Reward{recipe: r, data: RewardData{Validation: .1, Renders: 4, Questions: 2, RenderWeight: .5, Length: 40, Reflections: .3, NotClear: 1}}
+	w := &Reward{recipe: r, data: RewardData{Validation: .1, Renders: 4, Questions: 2, RenderWeight: .5, Length: 40, Reflections: .3, ReasonWeight: 1, NotClear: 1}}
 	if err := DecodeStrict(r.Data, &w.data); err != nil {
 		return nil, err
 	}
@@ -395,7 +397,11 @@ func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
 		pix := pixels[k*size : (k+1)*size]
 		world.RenderInto(pix, scene)
 		w.judge.spoil(pix, rng)
-		examples = append(examples, w.render(scene, rng))
+		asked, err := w.render(scene, rng)
+		if err != nil {
+			return nil, err
+		}
+		examples = append(examples, asked)
 	}
 	packed, err := w.judge.chat.Pack(examples, segments, w.data.Length, llavaov.TinyShares)
 	if err != nil {
@@ -404,15 +410,24 @@ func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
 	return append([]*tensors.Tensor{graphx.Tensor(pixels, w.recipe.Batch, world.Side, world.Side, 3)}, packed.Tensors()...), nil
 }
 
-// render asks the zero-shot judge's outcome questions about a scene.
-func (w *Reward) render(s world.Scene, rng *rand.Rand) []llavaov.Example {
+// render asks the zero-shot judge's outcome questions about a scene; PARM++ may reflect on it instead.
+func (w *Reward) render(s world.Scene, rng *rand.Rand) ([]llavaov.Example, error) {
 	var out []llavaov.Example
 	for range w.data.Questions {
-		e := w.judge.ask(cot.Outcome, world.LaterQuestions.Draw(rng, s), false)
+		q := world.LaterQuestions.Draw(rng, s)
+		if w.data.RenderReason && rng.IntN(2) == 0 {
+			e, err := w.reflectOnRender(s, q)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, e)
+			continue
+		}
+		e := w.judge.ask(cot.Outcome, q, false)
 		e[0].Words, e[0].Weight = "", w.data.RenderWeight
 		out = append(out, e)
 	}
-	return out
+	return out, nil
 }
 
 // Loss implements train.Objective.
