@@ -28,6 +28,9 @@ type Info struct {
 	Note        string `json:"note,omitempty"`   // one line for stderr, empty if there is nothing to say
 }
 
+// ErrPlugin is the error of a file that is no XLA plugin, or of one for another machine or version.
+var ErrPlugin = errors.New("no plugin that works here")
+
 // installHint ends every message that a missing plugin causes.
 const installHint = "`imagecot backend install` fetches the fast engine"
 
@@ -73,7 +76,7 @@ func openAuto() (compute.Backend, Info, error) {
 	case !cgo:
 		note = "running on the pure-Go engine, which is slow; a build with cgo can load the fast one"
 	case !errors.Is(err, errNone):
-		note = fmt.Sprintf("running on the pure-Go engine, which is slow (%v); %s", firstLine(err), installHint)
+		note = fmt.Sprintf("running on the pure-Go engine, which is slow (%v); %s", reason(err), installHint)
 	}
 	return openGo(note)
 }
@@ -125,7 +128,7 @@ func openPlugin(p Plugin, options string) (compute.Backend, Info, error) {
 		return nil, Info{}, fmt.Errorf("backend: plugin: %w", err)
 	}
 	if !file.Mode().IsRegular() {
-		return nil, Info{}, fmt.Errorf("backend: plugin %s is not a file", path)
+		return nil, Info{}, fmt.Errorf("backend: %w: %s is not a file", ErrPlugin, path)
 	}
 	if err := p.verify(); err != nil {
 		return nil, Info{}, err
@@ -139,13 +142,15 @@ func openPlugin(p Plugin, options string) (compute.Backend, Info, error) {
 	}
 	be, err := newXLA(config)
 	if err != nil {
-		return nil, Info{}, fmt.Errorf("backend: plugin %s: %s", path, firstLine(err))
+		return nil, Info{}, fmt.Errorf("backend: %w: %s: %s", ErrPlugin, path, reason(err))
 	}
 	return be, Info{Engine: "xla", Device: p.Device, Plugin: path, Name: p.Name, Description: be.Description()}, nil
 }
 
-func firstLine(err error) string {
+// reason is the first line of what a library says, without its advice.
+func reason(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
+	line, _, _ = strings.Cut(line, " -- check with")
 	return line
 }
 

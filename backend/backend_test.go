@@ -70,7 +70,7 @@ func TestOpenErrors(t *testing.T) {
 		"xla":                             "imagecot backend install",
 		filepath.Join(home, "missing.so"): "no such file",
 		home + "/":                        "not a file",
-		text:                              "plugin " + text,
+		text:                              "no plugin that works here: " + text,
 	} {
 		be, _, err := Open(spec)
 		if err == nil {

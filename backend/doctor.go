@@ -38,7 +38,7 @@ func Diagnose(ctx context.Context, spec string, budget time.Duration) (Diagnosis
 	d := Diagnosis{Platform: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), Cores: runtime.GOMAXPROCS(0)}
 	problem := func(what string, err error) {
 		if err != nil {
-			d.Problems = append(d.Problems, what+": "+firstLine(err))
+			d.Problems = append(d.Problems, what+": "+reason(err))
 		}
 	}
 	if info, err := cpu.Info(); err == nil && len(info) > 0 {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"imagecot/backend"
 	"imagecot/curate"
 	"imagecot/experiment"
 	"imagecot/tiny"
@@ -74,6 +75,8 @@ func exitCode(ctx context.Context, err error) (int, string) {
 		return exitUsage, "see --help"
 	case errors.Is(err, experiment.ErrRefused):
 		return exitRefused, ""
+	case errors.Is(err, backend.ErrPlugin):
+		return exitRefused, "`imagecot backend install` fetches one; --backend go needs none"
 	case errors.Is(err, tiny.ErrMissing):
 		return exitNotFound, "`imagecot models list` shows what is there"
 	case errors.Is(err, syscall.ENOSPC):

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"imagecot/backend"
 	"imagecot/experiment"
 	"imagecot/tiny"
 )
@@ -32,6 +33,7 @@ func TestExitCodes(t *testing.T) {
 		{"recipe", t.Context(), fmt.Errorf("x: %w", experiment.ErrRecipe), 2},
 		{"another run", t.Context(), fmt.Errorf("x: %w", experiment.ErrOtherRun), 2},
 		{"unknown command", t.Context(), errors.New(`unknown command "x" for "imagecot"`), 2},
+		{"no plugin", t.Context(), fmt.Errorf("x: %w", backend.ErrPlugin), 5},
 		{"missing model", t.Context(), fmt.Errorf("x: %w", tiny.ErrMissing), 4},
 		{"missing file", t.Context(), fmt.Errorf("x: %w", fs.ErrNotExist), 4},
 		{"bad file", t.Context(), formatError(errors.New("overlap")), 5},
