@@ -43,6 +43,9 @@ func (m ModelNames) folder(name string) (string, error) {
 	return model, nil
 }
 
+// benchQuestions are answered together in a reproduction, whose prompts fill larger tiles than one selection does.
+const benchQuestions = 10
+
 // OpenBench opens a generator and its judges for a reproduction, and GenEval's detector where images are not the tiny
 // world's. What is not there is ErrAbsent.
 func OpenBench(ctx context.Context, r Recipe, models ModelNames, generator string, note func(format string, args ...any)) (Bench, error) {
@@ -59,11 +62,11 @@ func OpenBench(ctx context.Context, r Recipe, models ModelNames, generator strin
 	if err != nil {
 		return Bench{}, absent(err)
 	}
-	if !p.tinyWorld() {
-		if err := p.useDetector(models); err != nil {
-			p.Close()
-			return Bench{}, err
-		}
+	if p.tinyWorld() {
+		p.questions = benchQuestions
+	} else if err := p.useDetector(models); err != nil {
+		p.Close()
+		return Bench{}, err
 	}
 	return Bench{
 		Generator: p.Generator, Identity: p.Models["generator"] + ", " + p.Models["tokenizer"] + ", " + p.Engine,

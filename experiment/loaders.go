@@ -194,7 +194,7 @@ func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err er
 	if err != nil {
 		return nil, "", "", refuse(name, err)
 	}
-	o := llavaov.Options{Official: p.Recipe.Official, DType: p.Recipe.DType}
+	o := llavaov.Options{Official: p.Recipe.Official, DType: p.Recipe.DType, Batch: p.questions}
 	if p.tinyWorld() {
 		o.CacheImages = 512 // small ones; those of several prompts that come together
 	}

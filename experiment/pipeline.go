@@ -25,6 +25,7 @@ type Pipeline struct {
 	backend   compute.Backend
 	self      func() (cot.Judge, error) // makes the generator a judge of its own images
 	judges    map[string]openedJudge    // by name, shared by arms
+	questions int                       // that a judge answers together, 0 for its own choice
 	corrector *memoCorrector            // shared by arms, nil until one corrects
 	evaluate  Evaluate                  // final images
 	evaluated sync.Mutex                // guards verdicts
