@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,6 +127,104 @@ func TestRatiosAreZeroBeforeTheFirstStep(t *testing.T) {
 			}
 		}
 	})
+}
+
+// movedWeights are the starting weights with noise.
+func movedWeights(t *testing.T, d *DPO) map[string]*tensors.Tensor {
+	t.Helper()
+	w, err := d.Init()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := prng.New(3, 0, prng.Curate).Rand()
+	for _, name := range slices.Sorted(maps.Keys(w)) {
+		values := tensors.MustCopyFlatData[float32](w[name])
+		for i := range values {
+			values[i] += .2 * float32(rng.NormFloat64())
+		}
+		w[name] = graphx.Tensor(values, w[name].Shape().Dimensions...)
+	}
+	return w
+}
+
+// TestLossOfABatch computes loss and metrics again from log-probabilities of single tokens, by weights that have moved.
+func TestLossOfABatch(t *testing.T) {
+	be := enginetest.Go(t)
+	d := open(t, be, recipe(t, policytest.Folder(t, nil), pairs(t, 7, nil), ", masks: 3, average: 2, sft_coef: 0.25, beta: 0.2"), t.TempDir())
+	moved := graphx.NewWeights(movedWeights(t, d))
+	p, err := graphx.NewProgram(be, "loss", moved, graphx.PolicyFor(be), func(s graphx.Scope, in []*graph.Node) []*graph.Node {
+		loss, metrics := d.Loss(s, in)
+		return append([]*graph.Node{loss}, metrics...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := d.policy.Scorer(be, moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := d.policy.Reference(be)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const batch = 3 // places 12 to 15: pairs of the second and the third epoch
+	in, err := d.Batch(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.Run(in[0], in[1], in[2], in[3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	masks := map[[2]int]bool{}
+	add := func(rows *policy.Rows, i int) { // side, place, mask
+		epoch, pair := d.visit(batch*4 + i/2%4)
+		mask := (2*epoch + i%2) % 3
+		masks[[2]int{epoch, mask}] = true
+		d.add(rows, pair, mask, i/8)
+	}
+	each, err := now.TokenLogProbs(t.Context(), 16, add)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, err := before.TokenLogProbs(t.Context(), 16, add)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(masks) != 4 {
+		t.Fatalf("epochs and masks %v", masks)
+	}
+	var shift [2]float64 // mean log-ratio of the chosen and the rejected
+	var loss, margins, wins, chosen, hidden float64
+	columns := len(each) / 16
+	ratio := func(row int) (r float64) {
+		for i := row * columns; i < (row+1)*columns; i++ {
+			r += float64(each[i] - was[i])
+			if row < 8 && each[i] != 0 {
+				chosen, hidden = chosen+float64(each[i]), hidden+1
+			}
+		}
+		return r
+	}
+	for b := range 4 {
+		c, r := (ratio(2*b)+ratio(2*b+1))/2, (ratio(8+2*b)+ratio(8+2*b+1))/2
+		margin := .2 * (c - r)
+		shift[0], shift[1] = shift[0]+c/4, shift[1]+r/4
+		loss += math.Log1p(math.Exp(-margin)) / 4
+		margins += margin / 4
+		if margin > 0 {
+			wins += .25
+		}
+	}
+	want := []float64{loss - .25*chosen/hidden, margins, wins, shift[0], shift[1], -(shift[0] + shift[1]) / 2}
+	for i, w := range want {
+		if got := float64(graphx.Floats(out[i])[0]); math.Abs(got-w) > 1e-3*(1+math.Abs(w)) {
+			t.Errorf("%s is %v, want %v", append([]string{"loss"}, d.Metrics()...)[i], got, w)
+		}
+	}
+	if math.Abs(shift[0]) < .1 || math.Abs(margins) < .01 {
+		t.Errorf("the weights hardly moved: %v", want)
+	}
 }
 
 func TestBothSidesOfAPairAreMaskedAlike(t *testing.T) {
@@ -268,6 +368,58 @@ func TestHeldOutPairsAreWatchedAndEndTheRun(t *testing.T) {
 	}
 	if _, err := New(be, policytest.Folders, recipe(t, init, pairs(t, 3, nil), ", validation: 0.01"), t.TempDir()); err == nil || !strings.Contains(err.Error(), "holds 0 out") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestHeldOutPairsHaveTheLossOfTheRecipe compares what is watched with the graph that trains, by weights that have moved.
+func TestHeldOutPairsHaveTheLossOfTheRecipe(t *testing.T) {
+	be, init := enginetest.Go(t), policytest.Folder(t, nil)
+	from := pairs(t, 12, func(p []curate.Pair) {
+		for i := range p {
+			p[i].Prompt = fmt.Sprintf("a photo of a disc %d", i)
+		}
+	})
+	for _, more := range []string{"", ", loss: ipo", ", label_smoothing: 0.2, beta: 0.3", ", length_normalised: true, beta: 2"} {
+		d := open(t, be, recipe(t, init, from, ", masks: 2, average: 2, validation: 0.4"+more), t.TempDir())
+		w := movedWeights(t, d)
+		for name, v := range w {
+			d.heldOut.live.Set(name, v)
+		}
+		line, err := d.heldOut.measure(t.Context(), d, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := graphx.NewProgram(be, "loss", graphx.NewWeights(w), graphx.PolicyFor(be), func(s graphx.Scope, in []*graph.Node) []*graph.Node {
+			loss, metrics := d.Loss(s, in)
+			return append([]*graph.Node{loss}, metrics...)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rows policy.Rows
+		var reference []float32
+		for side := range 2 {
+			for pair := range d.heldOut.pairs {
+				for mask := range heldOutMasks {
+					i := (pair*heldOutMasks+mask)*2 + side
+					d.heldOut.add(d, &rows, i)
+					reference = append(reference, d.heldOut.reference[i])
+				}
+			}
+		}
+		in := append(rows.Tensors(), graphx.Tensor(reference, rows.Len()))
+		out, err := p.Run(in[0], in[1], in[2], in[3])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, got := range []float64{line.Loss, line.Margin, line.Accuracy} {
+			if want := float64(graphx.Floats(out[i])[0]); math.Abs(got-want) > 1e-3*(1+math.Abs(want)) {
+				t.Errorf("%q: loss, margin and accuracy are watched as %+v, but figure %d is %v", more, line, i, want)
+			}
+		}
+		if math.Abs(line.Margin) < .01 {
+			t.Errorf("%q: the weights hardly moved: %+v", more, line)
+		}
 	}
 }
 

@@ -110,8 +110,8 @@ func (d *DPO) Look(ctx context.Context, step int, weights map[string]*tensors.Te
 	return h.check(step, d.data.Patience)
 }
 
-// measure averages loss, accuracy and margin over the held-out pairs. The starting weights are the reference, so that
-// step 0 has loss log 2.
+// measure averages the recipe's loss, accuracy and margin over the held-out pairs. The starting weights are the reference,
+// so that the margins of step 0 are 0.
 func (h *heldOut) measure(ctx context.Context, d *DPO, step int) (heldOutLine, error) {
 	rows := len(h.pairs) * heldOutMasks * 2
 	add := func(r *policy.Rows, i int) { h.add(d, r, i) }
@@ -128,14 +128,26 @@ func (h *heldOut) measure(ctx context.Context, d *DPO, step int) (heldOutLine, e
 	if err != nil {
 		return heldOutLine{}, err
 	}
+	var all policy.Rows
+	for i := range rows {
+		add(&all, i)
+	}
+	targets := all.Targets(d.policy.Config.NumVQTokens + 2)
+	ratio := func(i int) float64 {
+		r := float64(now[i] - h.reference[i])
+		if d.data.PerToken {
+			r /= float64(targets[i])
+		}
+		return r / heldOutMasks
+	}
 	line, n := heldOutLine{Step: step}, float64(len(h.pairs))
 	for pair := range h.pairs {
 		margin := 0.0
 		for i := pair * heldOutMasks * 2; i < (pair+1)*heldOutMasks*2; i += 2 {
-			margin += d.data.Beta * float64((now[i]-h.reference[i])-(now[i+1]-h.reference[i+1])) / heldOutMasks
+			margin += d.data.Beta * (ratio(i) - ratio(i+1))
 		}
 		line.Margin += margin / n
-		line.Loss += (max(-margin, 0) + math.Log1p(math.Exp(-math.Abs(margin)))) / n
+		line.Loss += d.options.of(margin) / n
 		if margin > 0 {
 			line.Accuracy += 1 / n
 		}

@@ -2,6 +2,7 @@ package dpo
 
 import (
 	"fmt"
+	"math"
 
 	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph code reads as formulas
 )
@@ -35,6 +36,16 @@ func (o Options) Validate() error {
 		return fmt.Errorf("dpo: label_smoothing belongs to the sigmoid loss, not to %s", o.Form)
 	}
 	return nil
+}
+
+// of is the loss of one margin, as Loss computes it in the graph.
+func (o Options) of(margin float64) float64 {
+	if o.Form == IPO {
+		d := margin/o.Beta - 1/(2*o.Beta)
+		return d * d
+	}
+	softplus := func(x float64) float64 { return max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }
+	return (1-o.Smoothing)*softplus(-margin) + o.Smoothing*softplus(margin)
 }
 
 // Loss is the loss of each pair [B]. chosen and rejected [B] are log-ratios, log p(y) of the policy minus that of the

@@ -34,7 +34,7 @@ type image struct {
 type draw struct {
 	step   int
 	groups []group
-	logRef []float32 // reference log-probability of every row that the steps visit, in order
+	logRef []float32 // reference log-probability of every row that the steps visit, in order; of every token for groups
 }
 
 type group struct {
@@ -152,10 +152,12 @@ func (g *Guide) learnFrom(ctx context.Context, step int, images []image) error {
 		return nil
 	}
 	var err error
-	rows := g.passes() * g.rowsAPass()
-	g.now.logRef, err = g.reference.LogProbs(ctx, rows, func(r *policy.Rows, i int) {
-		g.addRow(r, i/g.rowsAPass(), i%g.rowsAPass())
-	}, io.Discard)
+	rows, add := g.passes()*g.rowsAPass(), func(r *policy.Rows, i int) { g.addRow(r, i/g.rowsAPass(), i%g.rowsAPass()) }
+	if g.data.Method == Group {
+		g.now.logRef, err = g.reference.TokenLogProbs(ctx, rows, add)
+	} else {
+		g.now.logRef, err = g.reference.LogProbs(ctx, rows, add, io.Discard)
+	}
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,10 +19,12 @@ import (
 	"imagecot/curate"
 	"imagecot/geneval"
 	"imagecot/internal/enginetest"
+	"imagecot/internal/graphx"
 	"imagecot/train"
 	"imagecot/train/objective"
 
 	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	"github.com/parquet-go/parquet-go"
 )
@@ -111,6 +114,134 @@ func TestTheRewardOfFreshImagesRises(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestGroupLoss computes the loss of groups again from the log-probabilities of single tokens.
+func TestGroupLoss(t *testing.T) {
+	be := enginetest.Go(t)
+	o, err := with(share(3), nil)(be, recipe(t, policytest.Folder(t, nil), alone+", kl_coef: 0.5, method: group"), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := o.(*Guide)
+	if err := g.Prepare(t.Context(), io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	start, err := g.policy.Weights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Look(t.Context(), 0, start); err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	moved := map[string]*tensors.Tensor{}
+	for name, w := range start {
+		values := tensors.MustCopyFlatData[float32](w)
+		for i := range values {
+			values[i] += .2 * float32(rng.NormFloat64())
+		}
+		moved[name] = graphx.Tensor(values, w.Shape().Dimensions...)
+	}
+	const pass = 1 // visits other groups and another mask than the first
+	in, err := g.Batch(pass)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := graphx.NewProgram(be, "loss", graphx.NewWeights(moved), graphx.PolicyFor(be), func(s graphx.Scope, in []*graph.Node) []*graph.Node {
+		loss, values := g.Loss(s, in)
+		return append([]*graph.Node{loss}, values...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var args []any
+	for _, t := range in {
+		args = append(args, t)
+	}
+	out, err := program.Run(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scorer, err := g.policy.Scorer(be, graphx.NewWeights(moved))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := g.rowsAPass()
+	score := func(s *policy.Scorer) []float32 {
+		each, err := s.TokenLogProbs(t.Context(), rows, func(r *policy.Rows, i int) { g.addRow(r, pass, i) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return each
+	}
+	now, ref := score(scorer), score(g.reference)
+	gain, kl, columns := 0., 0., len(now)/rows
+	for r := range rows {
+		sum, divergence, n := 0., 0., 0.
+		for i := r * columns; i < (r+1)*columns; i++ {
+			if now[i] != 0 {
+				n++
+			}
+			d := float64(ref[i] - now[i])
+			sum += float64(now[i])
+			divergence += math.Exp(d) - 1 - d
+		}
+		gain += float64(g.weight(pass, r)) * sum / n / float64(rows)
+		kl += divergence / n / float64(rows)
+	}
+	got := [3]float64{}
+	for i := range got {
+		got[i] = float64(graphx.Floats(out[i])[0])
+	}
+	if want := [3]float64{-gain + .5*kl, gain, kl}; !near(got[:], want[:]) || kl < .01 || math.Abs(gain) < 1e-3 {
+		t.Errorf("loss, gain and divergence %v, want %v", got, want)
+	}
+}
+
+// TestEveryVisitOfAGroupHasItsOwnMask walks a draw of 6 groups, 4 a pass, in 3 passes.
+func TestEveryVisitOfAGroupHasItsOwnMask(t *testing.T) {
+	be, init := enginetest.Go(t), policytest.Folder(t, nil)
+	for _, method := range []Method{Pairs, Group} {
+		o, err := with(share(3), nil)(be, recipe(t, init, alone+", method: "+string(method)), t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := o.(*Guide)
+		for range g.data.Groups {
+			g.now.groups = append(g.now.groups, group{best: 2, worst: 1})
+		}
+		seen := map[[3]int]int{} // group, image, mask
+		for pass := range 3 {
+			for row := range g.rowsAPass() {
+				i, k, mask := g.at(pass, row)
+				seen[[3]int{i, k, mask}]++
+				if method == Pairs && k != []int{2, 1}[row/g.data.Visits] {
+					t.Fatalf("row %d is image %d of its group", row, k)
+				}
+			}
+		}
+		images := map[Method][]int{Pairs: {1, 2}, Group: {0, 1, 2, 3}}[method]
+		for _, k := range images {
+			for visit := range 12 {
+				if seen[[3]int{visit % 6, k, visit / 6}] != 1 {
+					t.Errorf("%s: image %d of group %d is seen %d times under mask %d", method, k, visit%6, seen[[3]int{visit % 6, k, visit / 6}], visit/6)
+				}
+			}
+		}
+		if len(seen) != 12*len(images) {
+			t.Errorf("%s: %d rows differ, want %d", method, len(seen), 12*len(images))
+		}
+	}
+}
+
+func near(a, b []float64) bool {
+	for i := range a {
+		if math.Abs(a[i]-b[i]) > 1e-4*(1+math.Abs(b[i])) {
+			return false
+		}
+	}
+	return true
 }
 
 func offlinePairs(t *testing.T) string {

@@ -57,8 +57,8 @@ func (g *Guide) weight(pass, row int) float32 {
 	return 0
 }
 
-// Batch implements train.Objective: the offline term's inputs, then the online rows: ids, labels [R, L], pads, reference
-// log-probabilities and weights [R]. The official method has one number instead.
+// Batch implements train.Objective: the offline term's inputs, then the online rows: ids, labels [R, L], pads [R], the
+// reference's log-probabilities [R], or of every token [R, N+2] for groups, and weights [R]. The official method has one number instead.
 func (g *Guide) Batch(i int) ([]*tensors.Tensor, error) {
 	var in []*tensors.Tensor
 	if g.offline != nil {
@@ -77,8 +77,13 @@ func (g *Guide) Batch(i int) ([]*tensors.Tensor, error) {
 		g.addRow(&rows, pass, row)
 		weights[row] = g.weight(pass, row)
 	}
-	reference := append([]float32(nil), g.now.logRef[pass*n:(pass+1)*n]...)
-	return append(append(in, rows.Tensors()...), graphx.Tensor(reference, n), graphx.Tensor(weights, n)), nil
+	shape := []int{n}
+	if g.data.Method == Group {
+		shape = append(shape, g.policy.Config.NumVQTokens+2)
+	}
+	size := len(g.now.logRef) / g.passes()
+	reference := append([]float32(nil), g.now.logRef[pass*size:(pass+1)*size]...)
+	return append(append(in, rows.Tensors()...), graphx.Tensor(reference, shape...), graphx.Tensor(weights, n)), nil
 }
 
 // penalty is the authors' term, the mean of -log P(yes) over the draw.
@@ -129,17 +134,17 @@ func (g *Guide) pairsLoss(s graphx.Scope, in []*Node) (*Node, []*Node) {
 	return ReduceAllMean(Mul(perPair, weight)), []*Node{mean(margin), mean(wins)}
 }
 
-// groupLoss is the policy gradient by advantages A, with the KL to the reference held down; per hidden token, since masks
-// of different ratios hide different numbers of them:
+// groupLoss is the policy gradient by advantages A, with the KL to the reference held down. Both are means over a row's n
+// hidden tokens t, since masks of different ratios hide different numbers of them:
 //
-//	loss = mean(-A log pi / n) + kl_coef mean(exp(d) - 1 - d), d = (log ref - log pi) / n
+//	loss = mean(-A log pi / n) + kl_coef mean(sum over t of exp(d) - 1 - d, / n), d = log ref(t) - log pi(t)
 //
-// The images are drawn by weights at most `every` steps old, so that no importance ratio is needed.
+// The images are drawn by weights at most `every` steps old, so that importance ratios are left out.
 func (g *Guide) groupLoss(s graphx.Scope, in []*Node) (*Node, []*Node) {
-	sum, n := showo.T2ILogProbs(s, g.policy.Config, in[0], in[1], in[2])
-	gain := ReduceAllMean(Mul(in[4], Div(sum, n)))
-	d := Div(Sub(in[3], sum), n)
-	kl := ReduceAllMean(Sub(Sub(Exp(d), d), OnesLike(d)))
+	each, n := showo.T2ITokenLogProbs(s, g.policy.Config, in[0], in[1], in[2])
+	gain := ReduceAllMean(Mul(in[4], Div(ReduceSum(each, -1), n)))
+	d := Sub(in[3], each)
+	kl := ReduceAllMean(Div(ReduceSum(Sub(Sub(Exp(d), d), OnesLike(d)), -1), n))
 	return Add(Neg(gain), MulScalar(kl, g.data.KL)), []*Node{gain, kl}
 }
 

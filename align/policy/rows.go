@@ -47,6 +47,20 @@ func (r *Rows) Tensors() []*tensors.Tensor {
 	return []*tensors.Tensor{graphx.Tensor(r.ids, r.n, l), graphx.Tensor(r.labels, r.n, l), graphx.Tensor(r.pads, r.n)}
 }
 
+// Targets counts the targets of each row among its last columns, the image's with soi and eoi: n of showo.T2ILogProbs.
+func (r *Rows) Targets(columns int) []int {
+	l := len(r.labels) / max(r.n, 1)
+	out := make([]int, r.n)
+	for row := range out {
+		for _, label := range r.labels[(row+1)*l-columns : (row+1)*l] {
+			if label >= 0 {
+				out[row]++
+			}
+		}
+	}
+	return out
+}
+
 // repeat appends the last row until there are n.
 func (r *Rows) repeat(n int) {
 	l := len(r.ids) / r.n
@@ -62,14 +76,14 @@ const tile = 32
 
 // Scorer computes log-probabilities by fixed weights.
 type Scorer struct {
-	program *graphx.Program
+	program *graphx.Program // -> [tile] sums, [tile, N+2] of every token
 }
 
 // Scorer computes by the given weights, which belong to the caller and may be replaced between two calls.
 func (p *Policy) Scorer(be compute.Backend, w *graphx.Weights) (*Scorer, error) {
 	program, err := graphx.NewProgram(be, "log-probabilities", w, graphx.PolicyFor(be), func(s graphx.Scope, in []*graph.Node) []*graph.Node {
-		sum, _ := showo.T2ILogProbs(s, p.Config, in[0], in[1], in[2])
-		return []*graph.Node{sum}
+		each, _ := showo.T2ITokenLogProbs(s, p.Config, in[0], in[1], in[2])
+		return []*graph.Node{graph.ReduceSum(each, -1), each}
 	})
 	return &Scorer{program}, err
 }
@@ -86,7 +100,19 @@ func (p *Policy) Reference(be compute.Backend) (*Scorer, error) {
 // LogProbs returns one sum a row: log p of the hidden tokens of n rows, which add appends by their numbers. What it will
 // take is told to show once it is known. A sum that is no number is an error.
 func (r *Scorer) LogProbs(ctx context.Context, n int, add func(rows *Rows, i int), show io.Writer) ([]float32, error) {
-	out := make([]float32, 0, n+tile)
+	return r.score(ctx, n, add, show, 0)
+}
+
+// TokenLogProbs is LogProbs token by token: row-major [n, N+2], 0 where nothing is hidden.
+func (r *Scorer) TokenLogProbs(ctx context.Context, n int, add func(rows *Rows, i int)) ([]float32, error) {
+	return r.score(ctx, n, add, io.Discard, 1)
+}
+
+func (r *Scorer) score(ctx context.Context, n int, add func(rows *Rows, i int), show io.Writer, output int) ([]float32, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	var out []float32
 	begun := time.Now()
 	for at := 0; at < n; at += tile {
 		if err := ctx.Err(); err != nil {
@@ -103,7 +129,7 @@ func (r *Scorer) LogProbs(ctx context.Context, n int, add func(rows *Rows, i int
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, graphx.Floats(result[0])...)
+		out = append(out, graphx.Floats(result[output])...)
 		const timed = 3 // tiles after the first, which compiles
 		switch at / tile {
 		case 0:
@@ -113,10 +139,12 @@ func (r *Scorer) LogProbs(ctx context.Context, n int, add func(rows *Rows, i int
 			fmt.Fprintf(show, "log-probabilities of %d masked images: about %s\n", n, (each * time.Duration((n-at)/tile)).Round(time.Second))
 		}
 	}
-	for i, v := range out[:n] {
+	columns := len(out) / ((n + tile - 1) / tile * tile)
+	out = out[:n*columns]
+	for i, v := range out {
 		if v := float64(v); math.IsNaN(v) || math.IsInf(v, 0) {
-			return nil, fmt.Errorf("policy: the log-probability of row %d is %v", i, v)
+			return nil, fmt.Errorf("policy: the log-probability of row %d is %v", i/columns, v)
 		}
 	}
-	return out[:n], nil
+	return out, nil
 }

@@ -116,8 +116,15 @@ func T2ILoss(s graphx.Scope, cfg Config, ids, labels, pads *Node) *Node {
 // T2ILogProbs returns, for rows as those of T2ILoss, the sum over the targets of log softmax(logits)[label] over the
 // whole vocabulary, and the number of targets: both [B] float32.
 func T2ILogProbs(s graphx.Scope, cfg Config, ids, labels, pads *Node) (sum, n *Node) {
+	each, n := T2ITokenLogProbs(s, cfg, ids, labels, pads)
+	return ReduceSum(each, -1), n
+}
+
+// T2ITokenLogProbs returns, for rows as those of T2ILoss, log softmax(logits)[label] of every column from soi to eoi, 0
+// where there is no target, [B, N+2], and the number of targets, [B], float32.
+func T2ITokenLogProbs(s graphx.Scope, cfg Config, ids, labels, pads *Node) (each, n *Node) {
 	loss, count := imageSums(s, cfg, ids, labels, pads, 1)
-	return Neg(ReduceSum(loss, -1)), ReduceSum(count, -1)
+	return Neg(loss), ReduceSum(count, -1)
 }
 
 // T2IPredictions returns, for rows as those of T2ILoss, log softmax(logits) over the whole vocabulary from soi to eoi,
