@@ -34,8 +34,9 @@ type Objective interface {
 // then makes no batch ahead of its step.
 type Online interface {
 	Objective
-	// Look shows the weights as they are before a step (from 0), whose batches are made next. The tensors belong to the loop
-	// and end with the step. ErrStop ends the run as if it were finished, any other error as a failure.
+	// Look shows the weights as they are before a step (from 0), whose batches are made next, and after the last step, where
+	// step is the recipe's max_steps. The tensors belong to the loop and end with the step. ErrStop ends the run as if it
+	// were finished, any other error as a failure.
 	Look(ctx context.Context, step int, weights map[string]*tensors.Tensor) error
 	// Figures are logged beside the metrics.
 	Figures() map[string]float64
@@ -218,18 +219,8 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 	begun := time.Now()
 	for l.step < r.MaxSteps && ctx.Err() == nil {
 		if online != nil {
-			now := l.params
-			if r.LoRA != nil {
-				var err error
-				if now, err = l.merged(); err != nil {
-					return err
-				}
-			}
-			if err := online.Look(ctx, l.step, now); errors.Is(err, ErrStop) {
-				l.stopped = err.Error()
-				return nil
-			} else if err != nil {
-				return fmt.Errorf("train: before step %d: %w", l.step, err)
+			if err := l.look(ctx, online); err != nil || l.stopped != "" {
+				return err
 			}
 			next = produce(l.step * r.Accum)
 		}
@@ -256,6 +247,11 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 		}
 		l.step++
 		since++
+		if online != nil && l.step == r.MaxSteps {
+			if err := l.look(ctx, online); err != nil {
+				return err
+			}
+		}
 		if l.step%r.LogEvery == 0 || l.step == r.MaxSteps {
 			if err := l.Log.Log(l.step, l.figures(sums, since, time.Since(begun))); err != nil {
 				return err
@@ -268,6 +264,26 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// look shows an online objective the weights; if its rule ends the run, l.stopped says why.
+func (l *Loop) look(ctx context.Context, online Online) error {
+	now := l.params
+	if l.Recipe.LoRA != nil {
+		var err error
+		if now, err = l.merged(); err != nil {
+			return err
+		}
+	}
+	err := online.Look(ctx, l.step, now)
+	if errors.Is(err, ErrStop) {
+		l.stopped = err.Error()
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("train: at step %d: %w", l.step, err)
+	}
+	return nil
 }
 
 // figures names the sums: gradient norm, loss, then the objective's metrics.

@@ -62,17 +62,17 @@ func TestAnOnlineObjectiveSeesTheWeightsBeforeItsBatches(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			if o.seen[0] != .1 || o.seen[1] != after[0] || o.seen[2] != after[1] || after[0] == after[1] {
+			if o.seen[0] != .1 || o.seen[1] != after[0] || o.seen[2] != after[1] || o.seen[3] != after[2] || after[0] == after[1] {
 				t.Errorf("saw %v, the weights were %v", o.seen, after)
 			}
-			want := "[look 0 batch 0 look 1 batch 1 look 2 batch 2]"
+			want := "[look 0 batch 0 look 1 batch 1 look 2 batch 2 look 3]"
 			if accum == 2 {
-				want = "[look 0 batch 0 batch 1 look 1 batch 2 batch 3 look 2 batch 4 batch 5]"
+				want = "[look 0 batch 0 batch 1 look 1 batch 2 batch 3 look 2 batch 4 batch 5 look 3]"
 			}
 			if fmt.Sprint(o.order) != want {
 				t.Errorf("called %v, want %s", o.order, want)
 			}
-			if got := (*log)[2]["first_weight"]; math.Abs(got-float64(after[1])) > 0 {
+			if got := (*log)[2]["first_weight"]; math.Abs(got-float64(after[2])) > 0 {
 				t.Errorf("logged %v", *log)
 			}
 		}
@@ -80,15 +80,17 @@ func TestAnOnlineObjectiveSeesTheWeightsBeforeItsBatches(t *testing.T) {
 }
 
 func TestARuleEndsARunAsFinished(t *testing.T) {
-	o := &watched{line: line{batch: 8, nanAt: -1}, seen: map[int]float32{}, stopAt: 2}
-	l, err := New(enginetest.Go(t), recipe(t, "max_steps: 5\n"), o, &figures{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Run(t.Context(), func(int) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if l.Step() != 2 || l.Stopped() != "train: stopped by rule: enough" {
-		t.Errorf("step %d, stopped %q", l.Step(), l.Stopped())
+	for _, at := range []int{0, 2, 5} { // 5 is after the last step
+		o := &watched{line: line{batch: 8, nanAt: -1}, seen: map[int]float32{}, stopAt: at}
+		l, err := New(enginetest.Go(t), recipe(t, "max_steps: 5\n"), o, &figures{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Run(t.Context(), func(int) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if l.Step() != at || l.Stopped() != "train: stopped by rule: enough" {
+			t.Errorf("step %d, stopped %q", l.Step(), l.Stopped())
+		}
 	}
 }

@@ -85,10 +85,10 @@ func (h *heldOut) add(d *DPO, rows *policy.Rows, i int) {
 	d.addSide(rows, h.pairs[pair], h.texts[pair], i/2%heldOutMasks, i%2)
 }
 
-// Look implements train.Online: every watch_every steps it measures the held-out pairs.
+// Look implements train.Online: every watch_every steps, and at the end, it measures the held-out pairs.
 func (d *DPO) Look(ctx context.Context, step int, weights map[string]*tensors.Tensor) error {
 	h := &d.heldOut
-	if len(h.pairs) == 0 || step%d.data.WatchEvery != 0 {
+	if len(h.pairs) == 0 || (step%d.data.WatchEvery != 0 && step != d.recipe.MaxSteps) {
 		return nil
 	}
 	i := slices.IndexFunc(h.seen, func(l heldOutLine) bool { return l.Step == step })

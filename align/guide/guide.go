@@ -260,17 +260,20 @@ func (g *Guide) claim() error {
 	return nil
 }
 
-// Look implements train.Online: it draws where a draw is due, and watches.
+// Look implements train.Online: it draws where a draw is due, and watches every so many steps and at the end.
 func (g *Guide) Look(ctx context.Context, step int, weights map[string]*tensors.Tensor) error {
 	for name, t := range weights {
 		g.live.Set(name, t)
 		g.moved.Set(name, t)
 	}
 	g.generator.Forget()
-	if err := g.draw(ctx, step); err != nil {
-		return err
+	last := step == g.recipe.MaxSteps
+	if !last {
+		if err := g.draw(ctx, step); err != nil {
+			return err
+		}
 	}
-	if g.data.Watch.Every == 0 || step%g.data.Watch.Every != 0 {
+	if g.data.Watch.Every == 0 || (step%g.data.Watch.Every != 0 && !last) {
 		return nil
 	}
 	if err := g.watch(ctx, step); err != nil {

@@ -109,7 +109,7 @@ func TestTheRewardOfFreshImagesRises(t *testing.T) {
 				t.Errorf("%s: the mean reward of fresh images goes from %.3f to %.3f", method, before, after)
 			}
 			watch, err := policy.ReadJournal[watchLine](filepath.Join(dir, watchFile))
-			if err != nil || len(watch) != 2 || watch[1].Reward <= watch[0].Reward || watch[1].Reward != *watch[1].HeldOut || math.Abs(watch[0].KL) > 1e-4 || watch[1].KL < .01 {
+			if err != nil || len(watch) != 3 || watch[2].Step != 30 || watch[1].Reward <= watch[0].Reward || watch[1].Reward != *watch[1].HeldOut || math.Abs(watch[0].KL) > 1e-4 || watch[1].KL < .01 {
 				t.Errorf("%s: watched %+v (%v)", method, watch, err)
 			}
 		}
