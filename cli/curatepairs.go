@@ -27,6 +27,7 @@ func (a *app) curatePairsCommand() *cobra.Command {
 	f.StringVar(&d.From, "from", "out/ranking", "folder of ranking data (imagecot curate ranking), or several: A,B")
 	f.IntVar(&d.PerPrompt, "per-prompt", 8, "most pairs of a prompt")
 	f.BoolVar(&d.Nearest, "nearest", false, "pair the images first that resemble each other (an extension)")
+	f.BoolVar(&d.Present, "present", false, "reject images that show all objects, with wrong colours or places, where the prompt asks for such (an extension)")
 	f.BoolVar(&d.Balance, "balance", false, "more pairs a prompt for tasks with fewer prompts, until tasks have equally many")
 	f.Uint64Var(&d.Seed, "seed", 1, "the same seed makes the same pairs")
 	f.IntVar(&d.PartSize, "part", 512, "pairs a part")

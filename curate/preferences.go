@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
+	"imagecot/geneval"
 	"imagecot/internal/prng"
 )
 
@@ -28,6 +30,9 @@ type PairData struct {
 	From      string // folder of ranking data
 	PerPrompt int    // most pairs of a prompt
 	Nearest   bool   // images that resemble each other are paired first: an extension
+	// Present rejects only images that show all objects, where the prompt asks for colours or places too: an extension. What
+	// is there is easily learned, and takes up pairs that could teach which object has which colour and place.
+	Present bool
 	// Balance gives prompts of a task with fewer prompts more pairs than PerPrompt, until the tasks have equally many or an
 	// image is in usesBalanced pairs.
 	Balance  bool
@@ -43,6 +48,7 @@ const usesBalanced = 4
 type pairing struct {
 	pairs                      []Pair
 	prompts, allYes, allNo     int // prompts: all; those with one label only
+	absent                     int // prompts with both labels whose wrong images all lack an object
 	equal                      int // combinations refused because the images are equal
 	images, imagesYes, chosens int // chosens: different images among the chosen ones
 }
@@ -70,9 +76,10 @@ func (p PairData) Run(ctx context.Context) error {
 		PerPrompt int    `json:"per_prompt"`
 		Nearest   bool   `json:"nearest,omitempty"`
 		Balance   bool   `json:"balance,omitempty"`
+		Present   bool   `json:"present,omitempty"`
 		Seed      uint64 `json:"seed"`
 		PartSize  int    `json:"part_size"`
-	}{"pairs", hash, p.PerPrompt, p.Nearest, p.Balance, p.Seed, p.PartSize}
+	}{"pairs", hash, p.PerPrompt, p.Nearest, p.Balance, p.Present, p.Seed, p.PartSize}
 	parts := (len(made.pairs) + p.PartSize - 1) / p.PartSize
 	err = build(ctx, p.Dir, id, parts, p.Progress, func(_ context.Context, part int) ([]Pair, error) {
 		return made.pairs[part*p.PartSize : min((part+1)*p.PartSize, len(made.pairs))], nil
@@ -91,32 +98,59 @@ func (p PairData) pair(images []Image) (pairing, error) {
 		return made, err
 	}
 	made.prompts = len(all)
-	most := p.mostPairs(all)
+	var both []group
 	for _, g := range all {
 		made.imagesYes += len(g.yes)
-		switch {
-		case len(g.no) == 0:
+		if len(g.no) == 0 {
 			made.allYes++
-		case len(g.yes) == 0:
-			made.allNo++
-		default:
-			p.combine(&made, g.yes, g.no, most(g))
+			continue
 		}
+		if len(g.yes) == 0 {
+			made.allNo++
+			continue
+		}
+		if p.Present {
+			if g.no, err = present(g.no); err != nil {
+				return made, err
+			}
+			if len(g.no) == 0 {
+				made.absent++
+				continue
+			}
+		}
+		both = append(both, g)
+	}
+	most := p.mostPairs(both)
+	for _, g := range both {
+		p.combine(&made, g.yes, g.no, most(g))
 	}
 	if len(made.pairs) == 0 {
-		return made, fmt.Errorf("curate: pairs: %s gives none: of %d prompts (%d images, %d yes) %d have only yes, %d only no, and %d combinations are of equal images",
-			p.From, made.prompts, made.images, made.imagesYes, made.allYes, made.allNo, made.equal)
+		return made, fmt.Errorf("curate: pairs: %s gives none: of %d prompts (%d images, %d yes) %d have only yes, %d only no, %d none that shows all objects and is wrong, and %d combinations are of equal images",
+			p.From, made.prompts, made.images, made.imagesYes, made.allYes, made.allNo, made.absent, made.equal)
 	}
 	return made, nil
 }
 
-// mostPairs returns how many pairs a prompt may have.
-func (p PairData) mostPairs(all []group) func(group) int {
-	prompts := map[string]int{} // with both labels, by task
-	for _, g := range all {
-		if len(g.yes) > 0 && len(g.no) > 0 {
-			prompts[g.yes[0].Task]++
+// present leaves out the images that lack an object, if their prompt asks for colours or places as well.
+func present(wrong []Image) (out []Image, err error) {
+	for _, img := range wrong {
+		m, err := geneval.ParseMetadata([]byte(img.Metadata))
+		if err != nil {
+			return nil, fmt.Errorf("curate: %q: %w", img.Prompt, err)
 		}
+		more := slices.ContainsFunc(m.Include, func(c geneval.Clause) bool { return c.Color != "" || c.Relation != "" })
+		if !more || !geneval.TooFew(strings.Split(img.Reason, "\n")) {
+			out = append(out, img)
+		}
+	}
+	return out, nil
+}
+
+// mostPairs returns how many pairs a prompt may have, among prompts with both labels.
+func (p PairData) mostPairs(all []group) func(group) int {
+	prompts := map[string]int{} // by task
+	for _, g := range all {
+		prompts[g.yes[0].Task]++
 	}
 	largest := 0
 	for _, n := range prompts {
@@ -218,7 +252,10 @@ func (p PairData) card(made pairing) error {
 	for _, pair := range made.pairs {
 		rows = append(rows, labelled{pair.Task, pair.Prompt, true}, labelled{pair.Task, pair.Prompt, false})
 	}
-	more := ""
+	more, wrong := "", "where it does not"
+	if p.Present {
+		wrong = fmt.Sprintf("where it does not, though all objects are there if the prompt asks for colours or places (%d prompts have none such)", made.absent)
+	}
 	if p.Balance {
 		more = fmt.Sprintf(" (more where a task has fewer prompts, as long as no image is in more than %d)", usesBalanced)
 	}
@@ -228,7 +265,7 @@ func (p PairData) card(made pairing) error {
 			fmt.Sprintf("%d pairs, at most %d a prompt%s, seed %d; made as recipe.json says", len(made.pairs), p.PerPrompt, more, p.Seed),
 			fmt.Sprintf("from %d images of %d prompts, %d images yes; %d different images are chosen ones", made.images, made.prompts, made.imagesYes, made.chosens),
 			fmt.Sprintf("left out: %d prompts whose images are all yes, %d whose images are all no, %d combinations of equal images", made.allYes, made.allNo, made.equal),
-			"chosen: the evaluator finds everything that the prompt asks for; rejected: another image of the prompt, where it does not",
+			"chosen: the evaluator finds everything that the prompt asks for; rejected: another image of the prompt, " + wrong,
 			"a row below counts two images a pair",
 		},
 		rows: balance(rows),

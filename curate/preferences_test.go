@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -69,6 +70,48 @@ func TestNearestPairsResembleEachOther(t *testing.T) {
 	}
 	if made, err := (PairData{PerPrompt: 8, Nearest: true}).pair(many); err != nil || len(made.pairs) != 8 {
 		t.Errorf("%d pairs of one right and eight wrong images (%v)", len(made.pairs), err)
+	}
+}
+
+func TestRejectedImagesShowAllObjects(t *testing.T) {
+	const (
+		place = `{"tag":"position","include":[{"class":"ring","count":1},{"class":"star","count":1,"position":["above",0]}],"prompt":"p"}`
+		two   = `{"tag":"two_object","include":[{"class":"ring","count":1},{"class":"star","count":1}],"prompt":"t"}`
+		lost  = "expected star>=1, found 0"
+		moved = "expected star above target, found below target"
+	)
+	image := func(prompt, metadata string, seed uint64, reason string) Image {
+		return Image{Task: prompt, Prompt: prompt, Metadata: metadata, Seed: seed, Steps: 1, Samples: []int32{int32(seed)}, Correct: reason == "", Reason: reason}
+	}
+	images := []Image{
+		image("p", place, 1, ""), image("p", place, 2, lost), image("p", place, 3, moved), image("p", place, 4, moved+"\n"+lost),
+		image("t", two, 5, ""), image("t", two, 6, lost),
+		image("q", place, 7, ""), image("q", place, 8, lost),
+	}
+	for _, c := range []struct {
+		present bool
+		want    string
+		absent  int
+	}{{false, "[1-2 1-3 1-4 5-6 7-8]", 0}, {true, "[1-3 5-6]", 1}} {
+		made, err := PairData{PerPrompt: 4, Present: c.present}.pair(slices.Clone(images))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range made.pairs {
+			got = append(got, fmt.Sprint(p.ChosenSeed, "-", p.RejectedSeed))
+		}
+		slices.Sort(got)
+		if fmt.Sprint(got) != c.want || made.absent != c.absent || made.allYes != 0 || made.imagesYes != 3 {
+			t.Errorf("present %v: pairs %v, want %s; %+v", c.present, got, c.want, made)
+		}
+	}
+	if _, err := (PairData{PerPrompt: 4, Present: true}).pair(images[6:]); err == nil || !strings.Contains(err.Error(), "1 none that shows all objects") {
+		t.Errorf("nothing to pair: error %v", err)
+	}
+	images[1].Metadata = "{"
+	if _, err := (PairData{PerPrompt: 4, Present: true}).pair(images); err == nil || !strings.Contains(err.Error(), "\"p\"") {
+		t.Errorf("damaged metadata: error %v", err)
 	}
 }
 
