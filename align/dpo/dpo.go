@@ -108,9 +108,30 @@ func New(be compute.Backend, open policy.Folders, r train.Recipe, dir string) (*
 	if err := d.holdOut(); err != nil {
 		return nil, err
 	}
-	visits := r.MaxSteps * r.Accum * r.Batch
-	d.used = min(d.data.Masks, (visits+len(d.pairs)-1)/len(d.pairs)*d.data.Average)
+	d.countMasks()
 	return d, nil
+}
+
+// countMasks finds how many masks of a pair the run visits.
+func (d *DPO) countMasks() {
+	visits := d.recipe.MaxSteps * d.recipe.Accum * d.recipe.Batch
+	d.used = min(d.data.Masks, (visits+len(d.pairs)-1)/len(d.pairs)*d.data.Average)
+}
+
+// LeaveOut takes pairs out of the training, before Prepare. Without any left it is an error.
+func (d *DPO) LeaveOut(out func(curate.Pair) bool) error {
+	pairs, texts := d.pairs, d.texts
+	d.pairs, d.texts = nil, nil
+	for i, p := range pairs {
+		if !out(p) {
+			d.pairs, d.texts = append(d.pairs, p), append(d.texts, texts[i])
+		}
+	}
+	if len(d.pairs) == 0 {
+		return fmt.Errorf("dpo: all %d pairs of %s are left out", len(pairs), d.data.From)
+	}
+	d.countMasks()
+	return nil
 }
 
 // Validate reports settings that cannot be trained with.

@@ -26,10 +26,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"imagecot/align/dpo"
 	"imagecot/align/policy"
 	"imagecot/ckpt"
+	"imagecot/curate"
 	"imagecot/geneval"
 	"imagecot/internal/atomicfile"
 	"imagecot/internal/graphx"
@@ -68,8 +70,10 @@ type Data struct {
 	Beta    float64        `json:"beta"`    // of online pairs
 	KL      float64        `json:"kl_coef"` // group only
 	MinRate float64        `json:"min_masking_rate"`
-	Watch   Watch          `json:"watch"`
-	Stop    Stop           `json:"stop"`
+	// Validation is the share of prompts that is neither drawn nor learned from (curate.Validation).
+	Validation float64 `json:"validation"`
+	Watch      Watch   `json:"watch"`
+	Stop       Stop    `json:"stop"`
 }
 
 // Defaults are pairs of best and worst beside offline pairs.
@@ -93,6 +97,8 @@ func (d Data) Validate() error {
 		return errors.New("guide: method official with dpo_coef 0 has no gradient at all")
 	case d.Every < 1 || d.Groups < 1 || d.Each < 2 || d.Visits < 1:
 		return fmt.Errorf("guide: draws of %d groups of %d images every %d steps, %d groups a pass", d.Groups, d.Each, d.Every, d.Visits)
+	case !(d.Validation >= 0 && d.Validation < 1):
+		return fmt.Errorf("guide: validation is %v, want 0 to below 1", d.Validation)
 	case !(d.MinGap >= 0) || !(d.Beta > 0) || !(d.KL >= 0) || !(d.MinRate >= 0 && d.MinRate <= 1):
 		return fmt.Errorf("guide: min_gap %v, beta %v, kl_coef %v or min_masking_rate %v is out of range", d.MinGap, d.Beta, d.KL, d.MinRate)
 	}
@@ -182,26 +188,33 @@ func newGuide(be compute.Backend, open policy.Folders, r train.Recipe, dir strin
 		return nil, err
 	}
 	g.origins = []ckpt.Parent{g.policy.Parent}
-	if g.data.DPOCoef > 0 {
-		offline := r
-		offline.Data = g.data.DPO
-		if g.offline, err = dpo.New(be, open, offline, dir); err != nil {
-			return nil, err
-		}
-	}
 	list, err := g.data.List(r.Seed)
 	if err != nil {
 		return nil, err
 	}
+	list = slices.DeleteFunc(list, func(m geneval.Metadata) bool { return curate.Validation(m.Prompt, g.data.Validation) })
 	if len(list) < g.data.Groups+g.data.Watch.Prompts {
 		return nil, fmt.Errorf("guide: %d prompts, but a draw takes %d and %d are watched", len(list), g.data.Groups, g.data.Watch.Prompts)
 	}
 	stride := len(list) / max(g.data.Watch.Prompts, 1) // the tasks come in turn, so that a regular choice has all of them
+	watched := map[string]bool{}                       // scenes
 	for i, m := range list {
 		if i%stride == stride/2 && len(g.watched) < g.data.Watch.Prompts {
 			g.watched = append(g.watched, m)
-		} else {
+			watched[scene(m)] = true
+		}
+	}
+	for _, m := range list {
+		if !watched[scene(m)] {
 			g.train = append(g.train, m)
+		}
+	}
+	if len(g.train) < g.data.Groups {
+		return nil, fmt.Errorf("guide: %d prompts ask for other scenes than those that are watched, but a draw takes %d", len(g.train), g.data.Groups)
+	}
+	if g.data.DPOCoef > 0 {
+		if err := g.openOffline(be, open, watched); err != nil {
+			return nil, err
 		}
 	}
 	w, err := g.policy.Weights()
@@ -214,6 +227,31 @@ func newGuide(be compute.Backend, open policy.Folders, r train.Recipe, dir strin
 	}
 	g.reference, err = g.policy.Reference(be)
 	return g, err
+}
+
+// scene is what a prompt asks for, however it is put; the prompt itself where that is not known.
+func scene(m geneval.Metadata) string {
+	if key, err := geneval.Key(m); err == nil {
+		return key
+	}
+	return m.Prompt
+}
+
+// openOffline reads the offline pairs, without those of validation prompts and of the scenes that are watched.
+func (g *Guide) openOffline(be compute.Backend, open policy.Folders, watched map[string]bool) error {
+	offline := g.recipe
+	offline.Data = g.data.DPO
+	var err error
+	if g.offline, err = dpo.New(be, open, offline, g.dir); err != nil {
+		return err
+	}
+	return g.offline.LeaveOut(func(p curate.Pair) bool {
+		if curate.Validation(p.Prompt, g.data.Validation) {
+			return true
+		}
+		m, err := geneval.ParseMetadata([]byte(p.Metadata))
+		return err == nil && watched[scene(m)] // without metadata a pair tells no scene
+	})
 }
 
 // Prepare implements objective.Prepared: the offline term's reference, and what the run is going to draw.

@@ -257,6 +257,56 @@ func offlinePairs(t *testing.T) string {
 	return dir
 }
 
+// TestWatchedAndValidationPromptsAreNotLearnedFrom neither draws them nor reads their offline pairs.
+func TestWatchedAndValidationPromptsAreNotLearnedFrom(t *testing.T) {
+	be, init, dir := enginetest.Go(t), policytest.Folder(t, nil), t.TempDir()
+	list, err := policy.Drawing{Count: 40}.List(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []curate.Pair
+	for i, m := range list {
+		rows = append(rows, curate.Pair{Prompt: m.Prompt, Metadata: m.Dump(), Seed: uint64(i), Chosen: []int32{0, 1, 2, 4}, Rejected: []int32{5, 6, 7, 5}})
+	}
+	if err := parquet.WriteFile(filepath.Join(dir, "part-00000.parquet"), rows); err != nil {
+		t.Fatal(err)
+	}
+	o, err := with(share(1), nil)(be, recipe(t, init, fmt.Sprintf("dpo: {from: %s}, validation: 0.2, watch: {every: 1, prompts: 8, each: 1}", dir)), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := o.(*Guide)
+	left := 0
+	for _, m := range list {
+		if !curate.Validation(m.Prompt, .2) {
+			left++
+		}
+	}
+	if left == 40 || len(g.watched) != 8 || len(g.train)+8 > left || len(g.train) < 10 {
+		t.Errorf("%d watched and %d drawn of %d prompts", len(g.watched), len(g.train), left)
+	}
+	watched := map[string]bool{}
+	for _, m := range g.watched {
+		watched[scene(m)] = true
+	}
+	for _, m := range g.train {
+		if curate.Validation(m.Prompt, .2) || watched[scene(m)] {
+			t.Errorf("%q is drawn", m.Prompt)
+		}
+	}
+	// One pair a prompt, so that the offline term goes through as many pairs as there are prompts to draw.
+	var said strings.Builder
+	if err := g.Prepare(t.Context(), &said); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("\n%d pairs ", len(g.train)); !strings.Contains(said.String(), want) {
+		t.Errorf("said %q, want %q", said.String(), want)
+	}
+	if err := g.offline.LeaveOut(func(curate.Pair) bool { return true }); err == nil || !strings.Contains(err.Error(), "are left out") {
+		t.Errorf("nothing left: error %v", err)
+	}
+}
+
 func final(t *testing.T, dir string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(dir, "final", ckpt.ModelFile))
@@ -425,6 +475,7 @@ func TestBadInputIsNamed(t *testing.T) {
 		"dpo_coef: 0, method: ppo":                             "want pairs, group or official",
 		"dpo_coef: 0, reward_coef: 0":                          "reward_coef 0",
 		"dpo_coef: 0, watch: {every: 1, prompts: 0}":           "images of 0 prompts",
+		"dpo_coef: 0, validation: 1":                           "validation is 1",
 		"dpo_coef: 0, stop: {patience: -1}":                    "patience -1",
 		"dpo_coef: 0, dpo: {betta: 1}":                         "unknown field",
 		"dpo_coef: 0, watch: {every: 1, prompts: 38, each: 1}": "40 prompts, but a draw takes 6 and 38 are watched",
