@@ -13,8 +13,8 @@ import (
 func (a *app) backendCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "backend", Short: "Install and list engines", Args: exactArgs(0, "a subcommand"),
-		Long: "The pure-Go engine is always there. XLA is much faster and is a plugin: one shared library, fetched only by\n" +
-			"`imagecot backend install` (PIP_INDEX_URL is honoured) and checked against its hash.",
+		Long: "The pure-Go engine is always there. XLA is much faster and is a plugin: one shared library, fetched only\n" +
+			"by `imagecot backend install` (PIP_INDEX_URL is honoured) and checked against its hash.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.backendInstallCommand(), a.backendListCommand())

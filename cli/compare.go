@@ -16,8 +16,9 @@ func (a *app) compareCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use: "compare A B", Short: "Compare two scored runs prompt by prompt",
-		Long: "A and B are results.jsonl files or the folders that hold them. Scores are compared on the prompts that both hold:\n" +
-			"the difference is B minus A, with a 95 % bootstrap interval over prompts and a two-sided p-value.",
+		Long: "A and B are results.jsonl files or the folders that hold them. Scores are compared on the prompts that\n" +
+			"both hold: the difference is B minus A, with a 95 % bootstrap interval over prompts and a two-sided\n" +
+			"p-value.",
 		Args: exactArgs(2, "two runs"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			left, err := experiment.ReadRows(args[0])

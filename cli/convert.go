@@ -17,9 +17,9 @@ func (a *app) convertCommand() *cobra.Command {
 	var allow bool
 	cmd := &cobra.Command{
 		Use: "convert FILE.bin [OUT.safetensors]", Short: "Make a safetensors file of a torch file (.bin, .pt, .pth)",
-		Long: "torch files are pickles, and a pickle can name code. imagecot runs none of it: it rebuilds tensors and refuses a file\n" +
-			"that names anything else. Still it opens such a file only when told to, with --allow-pickle, and models are loaded\n" +
-			"from safetensors alone.",
+		Long: "torch files are pickles, and a pickle can name code. imagecot runs none of it: it rebuilds tensors and\n" +
+			"refuses a file that names anything else. Still it opens such a file only when told to, with\n" +
+			"--allow-pickle, and models are loaded from safetensors alone.",
 		Example: "  imagecot convert --allow-pickle dpo/pytorch_model.bin",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {

@@ -193,7 +193,7 @@ func (a *app) curateStepsCommand() *cobra.Command {
 	}
 	a.curateFlags(cmd, &c)
 	cmd.Flags().IntSliceVar(&at, "at", []int{3, 6, 9, 12, 15, 17}, "steps that are labelled")
-	cmd.Flags().IntVar(&rollouts, "rollouts", 4, "roll-outs a step")
+	cmd.Flags().IntVar(&rollouts, "rollouts", 4, "how many roll-outs a step")
 	return cmd
 }
 

@@ -17,9 +17,9 @@ func (a *app) curateExportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "export FOLDER", Short: "Write a data set with pictures, for Hugging Face's datasets or LLaVA's training code",
 		Args: exactArgs(1, "the folder of a data set"),
-		Long: "parquet-images: Parquet parts whose pictures `datasets.load_dataset` decodes, with tokens and labels beside them.\n" +
-			"llava: conversations.json and images/, the training file and folder of LLaVA. Data sets of couples (pairs,\n" +
-			"correction) have no conversations.",
+		Long: "parquet-images: Parquet parts whose pictures `datasets.load_dataset` decodes, with tokens and labels\n" +
+			"beside them. llava: conversations.json and images/, the training file and folder of LLaVA. Data sets of\n" +
+			"couples (pairs, correction) have no conversations.",
 		Example: "  imagecot curate export runs/reflection --format llava --out out/reflection-llava",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			e.From, e.Format = args[0], curate.Format(format)
@@ -54,7 +54,7 @@ func (a *app) curateExportCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&format, "format", string(curate.ParquetImages), "parquet-images or llava")
+	f.StringVar(&format, "format", string(curate.ParquetImages), "what to write: parquet-images or llava")
 	f.StringVar(&wording, "questions", "paper", "words of the questions (llava): paper, released or tiny")
 	f.StringVar(&recipe.Generator, "generator", recipe.Generator, "the generator that drew the images; its tokenizer decodes them")
 	f.StringVar(&recipe.Tokenizer, "tokenizer", recipe.Tokenizer, "the image tokenizer: tiny or a folder (default: GENERATOR/tokenizer, or tiny)")

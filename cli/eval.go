@@ -77,10 +77,11 @@ func (a *app) evalCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "eval", Short: "Run GenEval: images for every prompt, scores with intervals and cost",
-		Long: "Chooses --images images for each prompt with the strategy, writes them in GenEval's layout with a trace each,\n" +
-			"evaluates them and prints scores of each task and overall. A run that was stopped goes on where it was; a finished\n" +
-			"one is only added up again. Without --prompts: the shipped test set of the tiny world, or for a generator of full size\n" +
-			"GenEval's 553 prompts, evaluated by GenEval's own models (`imagecot pull geneval-detector clip-vit-l-14`).",
+		Long: "Chooses --images images for each prompt with the strategy, writes them in GenEval's layout with a trace\n" +
+			"each, evaluates them and prints scores of each task and overall. A run that was stopped goes on where it\n" +
+			"was; a finished one is only added up again. Without --prompts: the shipped test set of the tiny world,\n" +
+			"or for a generator of full size GenEval's 553 prompts, evaluated by GenEval's own models (`imagecot pull\n" +
+			"--allow-pickle geneval-detector clip-vit-l-14`).",
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := testPrompts(prompts)
@@ -144,9 +145,10 @@ func (a *app) curvesCommand() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use: "curves", Short: "Score several strategies over N from one bank of paths a prompt",
-		Long: "Decodes a bank of n paths for each prompt and lets every strategy choose from groups of 1, 2, 4, ... of them (Fig. 2 of\n" +
-			"the paper). STRATEGY@JUDGE names a judge, as in orm@judge for the zero-shot one. Writes curves.csv, curves.svg and\n" +
-			"results-STRATEGY-N.jsonl for `imagecot compare`. A run that was stopped goes on where it was.",
+		Long: "Decodes a bank of n paths for each prompt and lets every strategy choose from groups of 1, 2, 4, ... of\n" +
+			"them (Fig. 3 of the paper). STRATEGY@JUDGE names a judge, as in orm@judge for the zero-shot one. Writes\n" +
+			"curves.csv, curves.svg and results-STRATEGY-N.jsonl for `imagecot compare`. A run that was stopped goes\n" +
+			"on where it was.",
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := testPrompts(prompts)

@@ -20,8 +20,9 @@ func (a *app) evalCorrectionCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "correction --from DIR", Short: "Measure a generator's self-correction on the validation prompts of curated data",
-		Long: "Corrects wrong images of prompts that training leaves out, once each, with the reason that the data give. Prints how many\n" +
-			"are right then, how many without a reason, how many if drawn anew from the prompt alone, and the share of tokens kept.",
+		Long: "Corrects wrong images of prompts that training leaves out, once each, with the reason that the data\n" +
+			"give. Prints how many are right then, how many without a reason, how many if drawn anew from the prompt\n" +
+			"alone, and the share of tokens kept.",
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := a.open(cmd, r)

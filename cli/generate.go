@@ -30,9 +30,10 @@ func (a *app) generateCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "generate PROMPT...", Short: "Generate an image and keep the whole reasoning",
-		Long: "Starts N decoding paths for each prompt, lets the strategy judge and truncate them, and writes the chosen image with\n" +
-			"its recipe (image.png), everything that was asked and answered (trace.json) and a page to look at (report.html).\n" +
-			"A prompt may also be a file with one prompt a line, or - for standard input; several prompts get one folder each.",
+		Long: "Starts N decoding paths for each prompt, lets the strategy judge and truncate them, and writes the\n" +
+			"chosen image with its recipe (image.png), everything that was asked and answered (trace.json) and a page\n" +
+			"to look at (report.html). A prompt may also be a file with one prompt a line, or - for standard input;\n" +
+			"several prompts get one folder each.",
 		Example: `  imagecot generate "a photo of a red circle left of a blue square" --strategy parm -n 8`,
 		Args:    atLeast(1, "at least one prompt"),
 		RunE: func(cmd *cobra.Command, args []string) error {

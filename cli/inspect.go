@@ -30,8 +30,9 @@ func (a *app) inspectCommand() *cobra.Command {
 	var asJSON, recipe, pickle bool
 	cmd := &cobra.Command{
 		Use: "inspect FILE|FOLDER|PRESET", Short: "Show what a PNG or a checkpoint holds",
-		Long: "A PNG: its size and text chunks, among them the recipe that repeats it. A safetensors file, a model folder, a preset or a\n" +
-			"LoRA adapter: every tensor with type, shape and the model's weight that it is, after the whole file was checked.",
+		Long: "A PNG: its size and text chunks, among them the recipe that repeats it. A safetensors file, a model\n" +
+			"folder, a preset or a LoRA adapter: every tensor with type, shape and the model's weight that it is,\n" +
+			"after the whole file was checked.",
 		Args: exactArgs(1, "one file, folder or preset"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := args[0]

@@ -19,9 +19,10 @@ func (a *app) judgeCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "judge NAME --from DIR", Short: "Measure a judge on the validation prompts of curated data",
-		Long: "Asks the judge about the step images of prompts that training leaves out, and prints its accuracy and the AUC inside a\n" +
-			"prompt: how often a right image scores higher than a wrong one of the same prompt (and step). --reward renders asks about\n" +
-			"rendered scenes instead, 400 questions a task, half of them with one attribute changed.",
+		Long: "Asks the judge about the step images of prompts that training leaves out, and prints its accuracy and\n" +
+			"the AUC inside a prompt: how often a right image scores higher than a wrong one of the same prompt (and\n" +
+			"step). --reward renders asks about rendered scenes instead, 400 questions a task, half of them with one\n" +
+			"attribute changed.",
 		Args: exactArgs(1, "one judge"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			judge = args[0]

@@ -24,8 +24,8 @@ func (a *app) parityCommand() *cobra.Command {
 	var dtype string
 	cmd := &cobra.Command{
 		Use: "parity DIR...", Short: "Compare with the outputs of reference implementations",
-		Long: "Runs case folders by their kind and prints the largest difference of each output. Exit code 0: all within tolerance;\n" +
-			"1: something is outside or could not be computed; 2: a kind that has no runner.",
+		Long: "Runs case folders by their kind and prints the largest difference of each output. Exit code 0: all\n" +
+			"within tolerance; 1: something is outside or could not be computed; 2: a kind that has no runner.",
 		Args: atLeast(1, "at least one case folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			float, ok := map[string]ckpt.DType{"f32": ckpt.F32, "bf16": ckpt.BF16}[dtype]

@@ -25,10 +25,10 @@ func (a *app) pullCommand() *cobra.Command {
 	var include []string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "pull NAME|ORG/NAME[@REVISION]...", Short: "Download published checkpoints",
-		Long: "Brings a preset and what it needs (`imagecot models presets` lists them), or a repository, into the cache that Hugging\n" +
-			"Face's tools use. HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured. Every file is checked\n" +
-			"for size and hash; a pull that was cut goes on where it stopped.",
+		Use: "pull NAME|ORG/NAME|ORG/NAME@REVISION...", Short: "Download published checkpoints",
+		Long: "Brings a preset and what it needs (`imagecot models presets` lists them), or a repository, into the\n" +
+			"cache that Hugging Face's tools use. HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are\n" +
+			"honoured. Every file is checked for size and hash; a pull that was cut goes on where it stopped.",
 		Example: "  imagecot pull show-o-256\n  imagecot pull --allow-pickle cot-dpo\n  imagecot pull lmms-lab/llava-onevision-qwen2-0.5b-ov@main",
 		Args:    atLeast(1, "at least one preset or repository"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -35,9 +35,9 @@ func (a *app) generatorFlags(cmd *cobra.Command, r *experiment.Recipe) {
 // strategyFlags adds the options of single strategies, and --official.
 func (a *app) strategyFlags(cmd *cobra.Command, r *experiment.Recipe) {
 	f := cmd.Flags()
-	f.IntVar(&r.ClearFrom, "clear-from", r.ClearFrom, "parm and what builds on it: the first step whose image is judged (default: 11 of 18 for the shipped judges, where their data call images clear; else 1)")
-	f.IntVar(&r.Rounds, "rounds", r.Rounds, "parmpp: corrections at most (default 3)")
-	f.BoolVar(&r.NoReflection, "no-reflection", r.NoReflection, "parmpp: end with PARM's choice")
+	f.IntVar(&r.ClearFrom, "clear-from", r.ClearFrom, "for parm and what builds on it: the first step whose image is judged (default: 11 of 18 for the shipped judges, where their data call images clear; else 1)")
+	f.IntVar(&r.Rounds, "rounds", r.Rounds, "for parmpp: corrections at most (default 3)")
+	f.BoolVar(&r.NoReflection, "no-reflection", r.NoReflection, "for parmpp: end with PARM's choice")
 	f.IntVar(&r.Width, "width", r.Width, "beam: paths that are kept (default the square root of n)")
 	f.Float64Var(&r.Threshold, "threshold", r.Threshold, "threshold: P(yes) at which it stops (default 0.9)")
 	f.IntVar(&r.Wave, "wave", r.Wave, "threshold: paths decoded together (default 4)")

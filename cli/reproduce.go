@@ -42,12 +42,14 @@ func (a *app) reproduceCommand() *cobra.Command {
 	var f reproduceFlags
 	cmd := &cobra.Command{
 		Use: "reproduce [TABLE...]", Short: "Measure the paper's tables and figures, and give its claims a verdict",
-		Long: "TABLE is " + strings.Join(experiment.TableNames(), ", ") + " or all (the default). Each row is a recipe: a generator, a strategy with its\n" +
-			"judge, N. Paths are decoded once a generator and shared by all rows. Writes tables (Markdown, HTML, CSV, JSON), curves, score\n" +
-			"against cost, a gallery and the claims to --out, with intervals, costs and the paper's numbers. Finished work is kept there;\n" +
-			"a run that was stopped goes on where it was and ends with the same results.\n\n" +
-			"Exit code 0: every row was measured (rows that this world cannot have are printed with the paper's numbers). 3: rows whose\n" +
-			"model is not in this build are listed with the command that trains it. 4: there was nothing to measure with.",
+		Long: "TABLE is " + strings.Join(experiment.TableNames(), ", ") + " or all (the default).\n" +
+			"Each row is a recipe: a generator, a strategy with its judge, N. Paths are decoded once a generator and\n" +
+			"shared by all rows. Writes tables (Markdown, HTML, CSV, JSON), curves, score against cost, a gallery and the\n" +
+			"claims to --out, with intervals, costs and the paper's numbers. Finished work is kept there; a run that was\n" +
+			"stopped goes on where it was and ends with the same results.\n\n" +
+			"Exit code 0: every row was measured (rows that this world cannot have are printed with the paper's numbers).\n" +
+			"3: rows whose model is not in this build are listed with the command that trains it. 4: there was nothing to\n" +
+			"measure with.",
 		Example:   "  imagecot reproduce table1 --prompts 24\n  imagecot reproduce all --out out/reproduce",
 		ValidArgs: append(experiment.TableNames(), "all"),
 		Args:      tableArgs,
@@ -57,14 +59,14 @@ func (a *app) reproduceCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.scale, "scale", "tiny", "tiny (shipped checkpoints), full (Show-o and LLaVA-OneVision 7B) or a file like recipes/tiny/tables/scale.yaml")
+	flags.StringVar(&f.scale, "scale", "tiny", "which models: tiny (shipped checkpoints), full (Show-o and LLaVA-OneVision 7B) or a file like recipes/tiny/tables/scale.yaml")
 	flags.IntVar(&f.prompts, "prompts", 0, "use about this many of the test prompts, tasks in proportion (0 = all)")
 	flags.IntVarP(&f.n, "n", "n", 0, "cut N to at most this many paths (0 = the paper's 20)")
 	flags.IntVarP(&f.workers, "jobs", "j", 0, "prompts at a time, computed together in full tiles (0 = the scale's: tiny 16, full 1); results do not depend on it")
 	flags.StringVarP(&f.out, "out", "o", "out/reproduce", "folder to write to")
 	flags.BoolVar(&f.train, "train", false, "train every model from nothing first, in the output folder")
 	flags.StringVar(&f.models, "models", "checkpoints", "folder below which a scale's own checkpoints lie")
-	flags.StringSliceVar(&f.skip, "skip", nil, "leave out the rows of these strategies, for example prm, whose rows take a third of the time")
+	flags.StringSliceVar(&f.skip, "skip", nil, "leave out the rows of these strategies, for example prm, whose rows take long")
 	flags.Uint64Var(&f.seed, "seed", 1, "run seed; the same seed gives the same results")
 	flags.StringVar(&f.format, "format", "text", "table format on standard output: text, markdown, csv, html")
 	flags.BoolVar(&f.json, "json", false, "one JSON object")

@@ -33,11 +33,11 @@ func (a *app) scoreCommand() *cobra.Command {
 	var f scoreFlags
 	cmd := &cobra.Command{
 		Use: "score DIR", Short: "Score a folder of images in GenEval's layout",
-		Long: "Evaluates DIR/00000/samples/*.png against DIR/00000/metadata.jsonl, whoever made the images, writes results.jsonl as\n" +
-			"GenEval does and prints the scores of each task and overall. Prompts count as they are written; none is rewritten.\n\n" +
-			"Detectors:\n" +
-			"  tiny     exact detector of the tiny world (default)\n" +
-			"  geneval  GenEval's own: Mask2Former (Swin-S, COCO) finds objects, CLIP (ViT-L/14) names colours",
+		Long: "Evaluates DIR/00000/samples/*.png against DIR/00000/metadata.jsonl, whoever made the images, writes\n" +
+			"results.jsonl as GenEval does and prints the scores of each task and overall. Prompts count as they are\n" +
+			"written; none is rewritten.\n\n" +
+			"Detectors:   tiny     exact detector of the tiny world (default)   geneval  GenEval's own: Mask2Former\n" +
+			"(Swin-S, COCO) finds objects, CLIP (ViT-L/14) names colours",
 		Example: "  imagecot score runs/a\n" +
 			"  imagecot score --detector geneval images\n" +
 			"  imagecot score --detector geneval --detector-weights mask2former --clip-weights clip images",
@@ -64,7 +64,7 @@ func (a *app) scoreCommand() *cobra.Command {
 	flags.StringVar(&f.detector, "detector", tinyDetector, "who finds objects: tiny, geneval")
 	flags.StringVar(&f.own.Weights, "detector-weights", "", "folder of Mask2Former's weights, as transformers or mmdetection name\nthem, or a preset (default geneval-detector)")
 	flags.StringVar(&f.own.CLIP, "clip-weights", "", "folder of CLIP's weights and tokenizer, or a preset (default clip-vit-l-14);\nneeded where a prompt asks for a colour")
-	flags.StringArrayVar(&f.own.Given, "option", nil, "GenEval's option KEY=VALUE: threshold, counting_threshold, max_objects, max_overlap,\nposition_threshold, bgcolor, crop (repeatable)")
+	flags.StringArrayVar(&f.own.Given, "option", nil, "option of GenEval's evaluator, KEY=VALUE: threshold, counting_threshold, max_objects, max_overlap,\nposition_threshold, bgcolor, crop (repeatable)")
 	flags.IntVar(&f.own.Short, "detector-size", 0, "shorter side of the detector's input in pixels (default 800; other sizes give other scores)")
 	flags.BoolVar(&f.asJSON, "json", false, "one JSON object")
 	flags.StringVar(&f.format, "format", "text", "table format: text, markdown, csv, html")

@@ -16,8 +16,8 @@ import (
 func (a *app) trainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "train", Short: "Train the models of the tiny world", Args: exactArgs(0, "a subcommand"),
-		Long: "Trains what a recipe says. Checkpoints, metrics.jsonl and TensorBoard events go to the output folder; a run that was\n" +
-			"stopped goes on from its last checkpoint. The result is OUT/final.",
+		Long: "Trains what a recipe says. Checkpoints, metrics.jsonl and TensorBoard events go to the output folder; a\n" +
+			"run that was stopped goes on from its last checkpoint. The result is OUT/final.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, kind := range []struct{ name, short string }{

@@ -47,8 +47,9 @@ func (a *app) worldCheckCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "check", Short: "Count how often the detector finds exactly the objects that were drawn",
-		Long: "Draws scenes and compares what the detector sees with what was drawn: the objects of every scene, and the verdict\n" +
-			"about a true prompt of each task. With --tokenizer the images go through an image tokenizer first.",
+		Long: "Draws scenes and compares what the detector sees with what was drawn: the objects of every scene, and\n" +
+			"the verdict about a true prompt of each task. With --tokenizer the images go through an image tokenizer\n" +
+			"first.",
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.scenes < 1 {

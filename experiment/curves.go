@@ -16,7 +16,7 @@ import (
 	"imagecot/report"
 )
 
-// Curves measures several strategies over N from one bank of paths a prompt (Fig. 2). For each N the bank is cut into
+// Curves measures several strategies over N from one bank of paths a prompt (Fig. 3). For each N the bank is cut into
 // bank/N groups without overlap, and each group is one selection by the strategy itself: its costs are what it would
 // spend on its own, only the computing is shared.
 type Curves struct {

@@ -1,6 +1,6 @@
 // Package experiment turns a recipe into a pipeline (generator, judge, strategy, evaluator) and a pipeline into rows of
 // a table: one prompt with its whole reasoning (generate), GenEval over a prompt file (eval, Tables 1 to 3 of the
-// paper), and scores over N (Fig. 2). Long runs keep a journal of finished images on disk and continue after a kill.
+// paper), and scores over N (Fig. 3). Long runs keep a journal of finished images on disk and continue after a kill.
 // Strategies stay unaware of all this.
 package experiment
 
@@ -78,7 +78,7 @@ func (r Recipe) with(strategy string) (Recipe, error) {
 		case key == "no_reflection" && !valued:
 			r.NoReflection = true
 		default:
-			err = errors.New("options are rounds=, width=, wave=, threshold=, whole, no_reflection")
+			err = errors.New("options are clear_from=, rounds=, width=, wave=, threshold=, whole, no_reflection")
 		}
 		if err != nil {
 			return r, fmt.Errorf("experiment: %w: strategy %s: option %q: %w", ErrRecipe, name, option, err)

@@ -18,7 +18,7 @@ type Point struct {
 	JudgeCalls    float64 // a prompt, on average
 }
 
-// Curve is a score of one strategy over the number of candidates N (Fig. 2).
+// Curve is a score of one strategy over the number of candidates N (Fig. 3).
 type Curve struct {
 	Name   string
 	Points []Point // ascending N
@@ -75,6 +75,7 @@ func CurvesSVG(title string, curves []Curve) ([]byte, error) {
 	opt.XAxis.Labels = labels
 	opt.XAxis.Title = "N"
 	opt.YAxis[0].Title = "score"
+	opt.YAxis[0].Min, opt.YAxis[0].Max = charts.Ptr(0.), charts.Ptr(1.)
 	opt.ValueFormatter = func(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }
 	p := charts.NewPainter(charts.PainterOptions{OutputFormat: charts.ChartOutputSVG, Width: 720, Height: 420})
 	if err := p.LineChart(opt); err != nil {

@@ -1,5 +1,5 @@
 // Package report shows what a run did: the step images and questions behind one selection (Figs. 4 and 5 of the
-// paper as an interactive page), tables, and curves over N (Fig. 2). Everything it writes is a function of its input
+// paper as an interactive page), tables, and curves over N (Fig. 3). Everything it writes is a function of its input
 // alone, without dates or seconds, so equal runs give equal bytes. It knows no tensors, no models and no strategies.
 package report
 

@@ -22,7 +22,7 @@ var ErrMissing = errors.New("not in this build")
 // Model describes one shipped checkpoint.
 type Model struct {
 	Name string // folder name
-	Kind string // `imagecot train KIND -f recipes/tiny/NAME.yaml` makes it
+	Kind string // of its recipe (Command)
 	Role string // what it does, in words
 }
 
@@ -37,7 +37,7 @@ func Models() []Model {
 		{"parm", "judge", "potential assessment reward model: clarity, potential, outcome"},
 		{"parmpp", "judge", "PARM++: clarity, potential, outcome, and reflection with reasons"},
 		{"dpo", "dpo", "the generator after DPO on preference pairs"},
-		{"iterdpo", "iterdpo", "the generator after iterative DPO: a second round on its own images"},
+		{"iterdpo", "iterdpo", "the generator after iterative DPO: two more rounds on its own images"},
 		{"guided-orm", "guide", "the generator after DPO guided online by the ORM"},
 		{"guided-parm", "guide", "the generator after DPO guided online by PARM"},
 		{"grpo", "guide", "the generator after group-relative policy optimisation, an extension"},
@@ -47,7 +47,11 @@ func Models() []Model {
 
 // Command is the command that trains the model.
 func (m Model) Command() string {
-	return fmt.Sprintf("imagecot train %s -f recipes/tiny/%s.yaml", m.Kind, m.Name)
+	recipe := m.Name
+	if m.Name == "judge" {
+		recipe = "judge-mixed" // the last of its three stages
+	}
+	return fmt.Sprintf("imagecot train %s -f recipes/tiny/%s.yaml --out runs/%s", m.Kind, recipe, m.Name)
 }
 
 // Weights and configuration files that every model folder holds.

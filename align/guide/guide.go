@@ -1,4 +1,4 @@
-// Package guide adds a reward model to DPO (Sec. 2.3 of the paper, "reward model guidance"): an online objective on prompts
+// Package guide adds a reward model to DPO (Sec. 2.4 of the paper, "reward model guidance"): an online objective on prompts
 // alone. Every few steps
 //
 //  1. draw a group of images a prompt with the present weights; the reward model scores them by P(yes)

@@ -38,9 +38,8 @@ const plan = `
  9  align align/...                        # preferences and rewards move the generator
 10  report recipes                         # what runs show; the recipe files
 11  experiment experiment/... parity parity/... tiny   # recipes into pipelines, reference cases, shipped checkpoints
-12  serve queue
-13  cli
-14  cmd/...
+12  cli
+13  cmd/...
 `
 
 // The graph engine is imported from this floor up. Below it, everything is plain Go.
