@@ -76,6 +76,7 @@ func CurvesSVG(title string, curves []Curve) ([]byte, error) {
 	opt.XAxis.Title = "N"
 	opt.YAxis[0].Title = "score"
 	opt.YAxis[0].Min, opt.YAxis[0].Max = charts.Ptr(0.), charts.Ptr(1.)
+	opt.YAxis[0].LabelCount = 6
 	opt.ValueFormatter = func(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }
 	p := charts.NewPainter(charts.PainterOptions{OutputFormat: charts.ChartOutputSVG, Width: 720, Height: 420})
 	if err := p.LineChart(opt); err != nil {
