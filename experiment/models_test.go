@@ -1,19 +1,69 @@
 package experiment
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
 	"imagecot/ckpt"
 	"imagecot/cot"
 	"imagecot/experiment/untrained"
+	"imagecot/tiny"
+	"imagecot/train"
 	"imagecot/world"
 )
 
 func quiet(string, ...any) {}
+
+// TestModelsAreTrainedByRecipesThatAreThere: the command of every shipped model names the very recipe
+// that its manifest says it was made by.
+func TestModelsAreTrainedByRecipesThatAreThere(t *testing.T) {
+	for _, m := range tiny.Models() {
+		recipe := regexp.MustCompile(`-f (recipes/\S+) --out runs/` + m.Name + "$").FindStringSubmatch(m.Command())
+		if recipe == nil {
+			t.Errorf("%s: %s", m.Name, m.Command())
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join("..", recipe[1]))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		r, err := train.ParseRecipe(text)
+		if err != nil {
+			t.Errorf("%s: %v", recipe[1], err)
+			continue
+		}
+		dir, err := tiny.Open(m.Name)
+		if errors.Is(err, tiny.ErrMissing) {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		manifest, err := ckpt.ReadManifestFS(dir, ".")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want, err := json.Marshal(r); err != nil || !jsonEqual(t, want, manifest.Recipe) {
+			t.Errorf("%s was made by the recipe\n%s\nits command runs\n%s (%v)", m.Name, manifest.Recipe, want, err)
+		}
+	}
+}
+
+// jsonEqual compares two objects whatever the order of their keys.
+func jsonEqual(t *testing.T, a, b []byte) bool {
+	t.Helper()
+	var x, y any
+	if err := errors.Join(json.Unmarshal(a, &x), json.Unmarshal(b, &y)); err != nil {
+		t.Fatal(err)
+	}
+	return reflect.DeepEqual(x, y)
+}
 
 // TestModelsFromFolders runs the whole way from files to report on the pure-Go engine, and refuses bad files.
 func TestModelsFromFolders(t *testing.T) {
