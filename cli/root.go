@@ -60,8 +60,8 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "imagecot",
 		Short: "Generate images with chain of thought: verify and choose step by step",
-		Long: "imagecot decodes several paths of an image, lets a judge look at step images, gives up weak paths and\n" +
-			"keeps the best: \"Can We Generate Images with CoT?\" (arXiv 2501.13926) as a program.",
+		Long: "imagecot decodes several paths of an image, lets a judge look at step images, truncates paths without\n" +
+			"potential and keeps the best: \"Can We Generate Images with CoT?\" (arXiv 2501.13926) as a program.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usage("see `imagecot --help`", "unknown command %q", args[0])

@@ -2,6 +2,7 @@ package geneval
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -59,6 +60,12 @@ func CountFaults(rows []Row) ([]Faults, error) {
 	}
 	return all, nil
 }
+
+// tooFew is the whole reason of a clause whose objects are not all there; that of a colour goes on.
+var tooFew = regexp.MustCompile(`^expected .+>=\d+, found \d+$`)
+
+// TooFew reports whether one of a verdict's reasons is that an image shows too few objects of a class.
+func TooFew(reasons []string) bool { return slices.ContainsFunc(reasons, tooFew.MatchString) }
 
 func isTooMany(reason string) bool {
 	return strings.HasPrefix(reason, "expected ") && strings.Contains(reason, "<")

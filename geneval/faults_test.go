@@ -58,3 +58,22 @@ func TestCountFaults(t *testing.T) {
 		t.Error("a reason that no verdict gives is counted")
 	}
 }
+
+func TestTooFew(t *testing.T) {
+	for reason, want := range map[string]bool{
+		"expected cat>=1, found 0":                           true,
+		"expected baseball bat>=3, found 2":                  true,
+		"expected green dog>=1, found 0 green; and 1 blue":   false,
+		"expected cat<3, found 4":                            false,
+		"expected cat left of target, found right of target": false,
+		"no target for cat to be left of":                    false,
+		"":                                                   false,
+	} {
+		if got := TooFew([]string{"", reason}); got != want {
+			t.Errorf("%q: %v, want %v", reason, got, want)
+		}
+	}
+	if TooFew(nil) {
+		t.Error("no reason at all")
+	}
+}

@@ -191,23 +191,10 @@ func objectsOf(kept []Kept, class string) []Detection {
 	return nil
 }
 
-// tooFew is the reason of a clause whose objects are not all there.
-const tooFew = "expected %s>=%d, found %d"
-
-// TooFew reports whether one of a verdict's reasons is that an image shows too few objects of a class.
-func TooFew(reasons []string) bool {
-	return slices.ContainsFunc(reasons, func(reason string) bool {
-		class, counts, ok := strings.Cut(strings.TrimPrefix(reason, "expected "), ">=")
-		var want, found int
-		n, err := fmt.Sscanf(counts, "%d, found %d", &want, &found)
-		return ok && err == nil && n == 2 && fmt.Sprintf(tooFew, class, want, found) == reason
-	})
-}
-
 // clauseReason is "" when found satisfies the clause.
 func clauseReason(c Clause, found []Detection, groups [][]Detection, colours func(string, []Detection) ([]string, error), o Options) (string, error) {
 	if len(found) < c.Count {
-		return fmt.Sprintf(tooFew, c.Class, c.Count, len(found)), nil
+		return fmt.Sprintf("expected %s>=%d, found %d", c.Class, c.Count, len(found)), nil
 	}
 	if c.Color != "" && c.Count > 0 {
 		if colours == nil {

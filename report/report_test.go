@@ -280,6 +280,11 @@ func TestCurves(t *testing.T) {
 	if !bytes.HasPrefix(svg, []byte("<svg")) || !bytes.Contains(svg, []byte("parm")) {
 		t.Errorf("SVG: %.200s", svg)
 	}
+	for label, there := range map[string]bool{">0.00<": true, ">0.20<": true, ">1.00<": true, ">1.20<": false, ">2.00<": false} {
+		if bytes.Contains(svg, []byte(label)) != there {
+			t.Errorf("the axis of scores has %s: %v", label, !there)
+		}
+	}
 	if _, err := CurvesSVG("", nil); err == nil {
 		t.Error("no points, no error")
 	}

@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -136,15 +134,7 @@ func movedWeights(t *testing.T, d *DPO) map[string]*tensors.Tensor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rng := prng.New(3, 0, prng.Curate).Rand()
-	for _, name := range slices.Sorted(maps.Keys(w)) {
-		values := tensors.MustCopyFlatData[float32](w[name])
-		for i := range values {
-			values[i] += .2 * float32(rng.NormFloat64())
-		}
-		w[name] = graphx.Tensor(values, w[name].Shape().Dimensions...)
-	}
-	return w
+	return policytest.Moved(w)
 }
 
 // TestLossOfABatch computes loss and metrics again from log-probabilities of single tokens, by weights that have moved.

@@ -128,17 +128,14 @@ func (h *heldOut) measure(ctx context.Context, d *DPO, step int) (heldOutLine, e
 	if err != nil {
 		return heldOutLine{}, err
 	}
-	var all policy.Rows
-	for i := range rows {
-		add(&all, i)
-	}
-	targets := all.Targets(d.policy.Config.NumVQTokens + 2)
 	ratio := func(i int) float64 {
-		r := float64(now[i] - h.reference[i])
+		r := float64(now[i]-h.reference[i]) / heldOutMasks
 		if d.data.PerToken {
-			r /= float64(targets[i])
+			var row policy.Rows
+			add(&row, i)
+			r /= float64(row.Targets(d.policy.Config.NumVQTokens + 2)[0])
 		}
-		return r / heldOutMasks
+		return r
 	}
 	line, n := heldOutLine{Step: step}, float64(len(h.pairs))
 	for pair := range h.pairs {

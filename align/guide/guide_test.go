@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,15 +133,7 @@ func TestGroupLoss(t *testing.T) {
 	if err := g.Look(t.Context(), 0, start); err != nil {
 		t.Fatal(err)
 	}
-	rng := rand.New(rand.NewPCG(1, 2))
-	moved := map[string]*tensors.Tensor{}
-	for name, w := range start {
-		values := tensors.MustCopyFlatData[float32](w)
-		for i := range values {
-			values[i] += .2 * float32(rng.NormFloat64())
-		}
-		moved[name] = graphx.Tensor(values, w.Shape().Dimensions...)
-	}
+	moved := policytest.Moved(start)
 	const pass = 1 // visits other groups and another mask than the first
 	in, err := g.Batch(pass)
 	if err != nil {

@@ -90,7 +90,8 @@ func TestPARMPP(t *testing.T) {
 
 // PARM++ reflects on half of the renders' questions: yes where the scene is right, else no with the reason of its objects.
 func TestReflectionsOnRenders(t *testing.T) {
-	r := parmppRecipe(t, rewardFiles(t))
+	dir := rewardFiles(t)
+	r := parmppRecipe(t, dir)
 	r.Data["render_reasons"], r.Data["reason_weight"], r.Data["render_weight"], r.Data["questions"] = true, 6., .5, 4
 	w, err := NewReward(enginetest.Go(t), r)
 	if err != nil {
@@ -135,6 +136,11 @@ func TestReflectionsOnRenders(t *testing.T) {
 	}
 	if reflections < 400 || reflections > 600 || reasons < reflections/3 || reasons > reflections*2/3 {
 		t.Errorf("%d of 1000 questions are reflections, %d with a reason", reflections, reasons)
+	}
+	orm := rewardRecipe(dir, "orm", "ranking")
+	orm.Data["render_reasons"] = true
+	if _, err := NewReward(enginetest.Go(t), orm); err == nil || !strings.Contains(err.Error(), "belongs to parmpp") {
+		t.Errorf("reasons for an ORM: error %v", err)
 	}
 	r.Data["reason_weight"] = 0.
 	if _, err := NewReward(enginetest.Go(t), r); err == nil || !strings.Contains(err.Error(), "reason_weight") {

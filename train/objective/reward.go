@@ -116,6 +116,9 @@ func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
 	if err != nil {
 		return nil, err
 	}
+	if w.data.RenderReason && w.data.Reward != "parmpp" {
+		return nil, fmt.Errorf("objective: reward: render_reasons belongs to parmpp, not to %s", w.data.Reward)
+	}
 	images := r.Batch - w.data.Renders
 	if w.data.Renders < 0 || images < w.group || images%w.group != 0 || (w.data.Renders > 0 && w.data.Questions < 1) {
 		return nil, fmt.Errorf("objective: reward: a batch of %d with %d renders leaves %d step images, want a multiple of %d",

@@ -3,13 +3,16 @@ package policytest
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"imagecot/align/policy"
 	"imagecot/bpe"
 	"imagecot/ckpt"
+	"imagecot/internal/graphx"
 	"imagecot/internal/prng"
 	"imagecot/models/showo"
 	"imagecot/train/objective"
@@ -83,3 +86,17 @@ func Write(t testing.TB, cfg showo.Config, change func(map[string]*tensors.Tenso
 
 // Folders finds models by path alone.
 func Folders(name, _ string) (fs.FS, error) { return os.DirFS(name), nil }
+
+// Moved are weights with noise, the same for the same weights: a policy that is no longer its reference.
+func Moved(weights map[string]*tensors.Tensor) map[string]*tensors.Tensor {
+	rng := prng.New(3, 0, prng.Init).Rand()
+	out := map[string]*tensors.Tensor{}
+	for _, name := range slices.Sorted(maps.Keys(weights)) {
+		values := tensors.MustCopyFlatData[float32](weights[name])
+		for i := range values {
+			values[i] += .2 * float32(rng.NormFloat64())
+		}
+		out[name] = graphx.Tensor(values, weights[name].Shape().Dimensions...)
+	}
+	return out
+}
