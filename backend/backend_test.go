@@ -69,7 +69,7 @@ func TestOpenErrors(t *testing.T) {
 		"gpu":                             "unknown engine",
 		"xla":                             "imagecot backend install",
 		filepath.Join(home, "missing.so"): "no such file",
-		home + "/":                        "not a file",
+		home + "/":                        "no plugin that works here: " + home + " is not a file",
 		text:                              "no plugin that works here: " + text,
 	} {
 		be, _, err := Open(spec)

@@ -347,6 +347,16 @@ func TestHeldOutPairsAreWatchedAndEndTheRun(t *testing.T) {
 	if math.Abs(seen[0].Loss-math.Ln2) > 1e-4 || seen[2].Loss <= seen[1].Loss || seen[2].Accuracy > .3 || seen[2].Margin >= 0 {
 		t.Errorf("seen %+v", seen)
 	}
+	// A run that no rule ends is looked at after its last step as well, which no multiple of watch_every is.
+	dir = t.TempDir()
+	few := recipe(t, init, from, ", validation: 0.3, watch_every: 3")
+	few.MaxSteps = 4
+	if err := objective.Run(t.Context(), be, few, dir, io.Discard, build); err != nil {
+		t.Fatal(err)
+	}
+	if seen, err := policy.ReadJournal[heldOutLine](filepath.Join(dir, heldOutFile)); err != nil || len(seen) != 3 || seen[2].Step != 4 {
+		t.Errorf("seen %+v (%v), want steps 0, 3 and 4", seen, err)
+	}
 	d := open(t, be, r, t.TempDir())
 	for _, p := range d.pairs {
 		if curate.Validation(p.Prompt, .3) {
