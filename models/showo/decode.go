@@ -64,8 +64,8 @@ func (o Options) Validate() error {
 
 // Decoder computes what one decoding step needs of the model: probabilities over the codebook at every image position.
 // It does only what is read: prompts enter once, as keys and values; padding is cut; guidance is applied before the
-// head, which covers the codebook only; the first step, where nothing is known yet, runs once a prompt. All of this
-// equals the plain forward but for rounding. It is safe for concurrent use.
+// head, which covers the codebook only; the first step, where nothing is known yet, runs once a prompt, and a step of
+// forks that have not parted yet runs once. All of this equals the plain forward but for rounding. It is safe for concurrent use.
 type Decoder struct {
 	cfg      Config
 	o        Options
@@ -227,28 +227,33 @@ func (d *Decoder) keep(key string, p *Prefix) {
 }
 
 // Probabilities returns for each state the guided distribution [N*K] over the codebook at every position, row-major by
-// position. States may share the returned slices; do not write to them.
+// position. Equal states, as forks of one path are, are computed once and share the returned slices; do not write to them.
 func (d *Decoder) Probabilities(ctx context.Context, states []State) ([][]float32, error) {
+	type state struct {
+		under  *Prefix
+		tokens string
+	}
 	out := make([][]float32, len(states))
 	var jobs []State
 	jobOf := make([]int, len(states))
+	same := map[state]int{}    // the job of a state
 	fresh := map[*Prefix]int{} // jobs whose tokens are all masked
 	for i, s := range states {
 		if err := d.cfg.checkTokens(s.Tokens, true); err != nil {
 			return nil, fmt.Errorf("showo: state %d: %w", i, err)
 		}
-		if slices.ContainsFunc(s.Tokens, func(t int32) bool { return t != cot.Masked }) {
-			jobOf[i] = len(jobs)
-			jobs = append(jobs, s)
-			continue
-		}
-		if out[i] = d.firstOf(s.Prefix); out[i] != nil {
-			continue
-		}
-		job, ok := fresh[s.Prefix]
+		key := state{s.Prefix, fmt.Sprint(s.Tokens)}
+		job, ok := same[key]
 		if !ok {
+			first := !slices.ContainsFunc(s.Tokens, func(t int32) bool { return t != cot.Masked })
+			if first {
+				if out[i] = d.firstOf(s.Prefix); out[i] != nil {
+					continue
+				}
+				fresh[s.Prefix] = len(jobs)
+			}
 			job = len(jobs)
-			fresh[s.Prefix] = job
+			same[key] = job
 			jobs = append(jobs, s)
 		}
 		jobOf[i] = job

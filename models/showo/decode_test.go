@@ -295,6 +295,50 @@ func TestFork(t *testing.T) {
 	}
 }
 
+// Forks that have not parted yet ask the model the same: one answer, the one that each alone would get.
+func TestEqualStatesAreComputedOnce(t *testing.T) {
+	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
+		d := newGenerator(t, be, testOptions).decoder
+		prompts := NewPrompting(d.cfg)
+		under := func(text string) *Prefix {
+			p, err := d.Condition(prompts.Condition(letters{}.Encode(text)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		at := func(first int32) []int32 {
+			tokens := make([]int32, d.cfg.NumVQTokens)
+			for i := range tokens {
+				tokens[i] = cot.Masked
+			}
+			tokens[0] = first
+			return tokens
+		}
+		states := []State{{under("abc"), at(1)}, {under("abc"), at(2)}, {under("de"), at(1)}, {under("abc"), at(1)}, {under("abc"), at(cot.Masked)}, {under("abc"), at(cot.Masked)}}
+		together, err := d.Probabilities(t.Context(), states)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := newGenerator(t, be, testOptions).decoder
+		for i, s := range states {
+			alone, err := other.Probabilities(t.Context(), []State{s})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(together[i], alone[0]) {
+				t.Errorf("state %d is not what it is alone", i)
+			}
+			for j := range i {
+				same := j == 0 && i == 3 || j == 4 && i == 5
+				if shared := &together[i][0] == &together[j][0]; shared != same {
+					t.Errorf("states %d and %d share one answer: %v, want %v", j, i, shared, same)
+				}
+			}
+		}
+	})
+}
+
 // grey decodes any tokens to one pixel.
 type grey struct{}
 
