@@ -23,12 +23,16 @@ type progress struct {
 	Recipe Recipe `json:"recipe"`
 }
 
-// kept is how many checkpoints stay.
+// kept is how many checkpoints stay, the best one aside.
 const kept = 2
 
-// Save writes DIR/checkpoints/step-N and removes all but the newest two.
+func checkpointOf(dir string, step int) string {
+	return filepath.Join(dir, "checkpoints", fmt.Sprintf("step-%08d", step))
+}
+
+// Save writes DIR/checkpoints/step-N and removes all but the newest two and the best one (Chooser).
 func (l *Loop) Save(dir string) error {
-	at := filepath.Join(dir, "checkpoints", fmt.Sprintf("step-%08d", l.step))
+	at := checkpointOf(dir, l.step)
 	if err := os.MkdirAll(at, 0o755); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
@@ -55,6 +59,9 @@ func (l *Loop) Save(dir string) error {
 		return err
 	}
 	for _, old := range all[:max(0, len(all)-kept)] {
+		if old == checkpointOf(dir, l.Best()) {
+			continue
+		}
 		if err := os.RemoveAll(old); err != nil {
 			return fmt.Errorf("train: %w", err)
 		}
@@ -69,26 +76,52 @@ func (l *Loop) Resume(dir string) (bool, error) {
 	if err != nil || len(all) == 0 {
 		return false, err
 	}
-	at := all[len(all)-1]
+	return true, l.load(all[len(all)-1])
+}
+
+// Return goes back to the step that the objective finds best: to its checkpoint below dir, or to the starting weights. It
+// does nothing where the objective does not choose.
+func (l *Loop) Return(dir string) error {
+	switch best := l.Best(); best {
+	case -1, l.step:
+		return nil
+	case 0:
+		var err error
+		if l.params, err = l.Objective.Init(); err != nil {
+			return fmt.Errorf("train: starting weights: %w", err)
+		}
+		if _, err = l.Recipe.adapt(l.params); err != nil {
+			return err
+		}
+		l.step = 0
+		l.state, err = l.Recipe.newState(l.params, l.rules)
+		return err
+	default:
+		return l.load(checkpointOf(dir, best))
+	}
+}
+
+// load reads a checkpoint.
+func (l *Loop) load(at string) error {
 	text, err := os.ReadFile(filepath.Join(at, "state.json"))
 	if err != nil {
-		return false, fmt.Errorf("train: %w", err)
+		return fmt.Errorf("train: %w", err)
 	}
 	var p progress
 	if err := json.Unmarshal(text, &p); err != nil {
-		return false, fmt.Errorf("train: %s: %w", at, err)
+		return fmt.Errorf("train: %s: %w", at, err)
 	}
 	if was, now := mustJSON(p.Recipe), mustJSON(l.Recipe); was != now {
-		return false, fmt.Errorf("train: %s was made with another recipe; use another output folder, or remove it", at)
+		return fmt.Errorf("train: %s was made with another recipe; use another output folder, or remove it", at)
 	}
 	if err := readTensors(filepath.Join(at, "model.safetensors"), l.learnt(), l.params); err != nil {
-		return false, err
+		return err
 	}
 	if err := readTensors(filepath.Join(at, "optimizer.safetensors"), l.keys, l.state); err != nil {
-		return false, err
+		return err
 	}
 	l.step, l.saved = p.Step, at
-	return true, nil
+	return nil
 }
 
 // checkpoints lists complete checkpoints, oldest first.

@@ -35,11 +35,20 @@ type Objective interface {
 type Online interface {
 	Objective
 	// Look shows the weights as they are before a step (from 0), whose batches are made next, and after the last step, where
-	// step is the recipe's max_steps. The tensors belong to the loop and end with the step. ErrStop ends the run as if it
+	// step is the recipe's max_steps. A run that goes on from a checkpoint begins with the look at its step once more. The
+	// tensors belong to the loop and end with the step. ErrStop ends the run as if it
 	// were finished, any other error as a failure.
 	Look(ctx context.Context, step int, weights map[string]*tensors.Tensor) error
 	// Figures are logged beside the metrics.
 	Figures() map[string]float64
+}
+
+// Chooser is an Online objective that tells which of its looks was the best so far. A run that a rule ends goes back to the
+// weights of that step (Loop.Return), whose checkpoint is kept until then.
+type Chooser interface {
+	Online
+	// Best is the step of that look, 0 before any.
+	Best() int
 }
 
 // ErrStop is what Look returns, wrapped with the reason, when a rule of the recipe ends the run.
@@ -107,6 +116,14 @@ func (l *Loop) Step() int { return l.step }
 
 // Stopped says why a rule ended the run before its last step, "" if none did.
 func (l *Loop) Stopped() string { return l.stopped }
+
+// Best is the step that the objective finds best so far, -1 if it does not choose.
+func (l *Loop) Best() int {
+	if c, ok := l.Objective.(Chooser); ok {
+		return c.Best()
+	}
+	return -1
+}
 
 // Weights returns the moving average if the recipe keeps one, else the weights themselves, with a LoRA adapter merged in.
 // They belong to the loop.
@@ -217,11 +234,13 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 	}
 	sums, since := make([]float64, len(l.Objective.Metrics())+2), 0
 	begun := time.Now()
-	for l.step < r.MaxSteps && ctx.Err() == nil {
+	if online != nil && l.step < r.MaxSteps {
+		if err := l.look(ctx, online); err != nil {
+			return err
+		}
+	}
+	for l.step < r.MaxSteps && l.stopped == "" && ctx.Err() == nil {
 		if online != nil {
-			if err := l.look(ctx, online); err != nil || l.stopped != "" {
-				return err
-			}
 			next = produce(l.step * r.Accum)
 		}
 		var batches [][]*tensors.Tensor
@@ -247,7 +266,7 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 		}
 		l.step++
 		since++
-		if online != nil && l.step == r.MaxSteps {
+		if online != nil {
 			if err := l.look(ctx, online); err != nil {
 				return err
 			}

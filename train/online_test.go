@@ -3,7 +3,9 @@ package train
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"testing"
 
 	"imagecot/internal/enginetest"
@@ -92,5 +94,93 @@ func TestARuleEndsARunAsFinished(t *testing.T) {
 		if l.Step() != at || l.Stopped() != "train: stopped by rule: enough" {
 			t.Errorf("step %d, stopped %q", l.Step(), l.Stopped())
 		}
+	}
+}
+
+// chooser finds the looks at some steps better than all before, and ends at stopAt.
+type chooser struct {
+	layers
+	better  []int
+	stopAt  int
+	best    int
+	weights map[int][]float32 // step -> what a look saw
+}
+
+func (c *chooser) Look(_ context.Context, step int, weights map[string]*tensors.Tensor) error {
+	if slices.Contains(c.better, step) {
+		c.best = step
+	}
+	c.weights[step] = numbers(weights)
+	if step == c.stopAt {
+		return ErrStop
+	}
+	return nil
+}
+
+func (c *chooser) Best() int                   { return c.best }
+func (c *chooser) Figures() map[string]float64 { return nil }
+
+func numbers(weights map[string]*tensors.Tensor) (out []float32) {
+	for _, name := range slices.Sorted(maps.Keys(weights)) {
+		out = append(out, tensors.MustCopyFlatData[float32](weights[name])...)
+	}
+	return out
+}
+
+func TestAStoppedRunGoesBackToTheBestStep(t *testing.T) {
+	for _, lora := range []string{"max_steps: 20\n", loraRecipe} {
+		for _, better := range [][]int{nil, {2}, {1, 3}} {
+			o, dir := &chooser{layers: layers{line{batch: 8, nanAt: -1}}, better: better, stopAt: 9, weights: map[int][]float32{}}, t.TempDir()
+			r := recipe(t, lora)
+			r.MaxSteps, r.Groups, r.EMA = 20, nil, 0
+			l, err := New(enginetest.Go(t), r, o, &figures{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Run(t.Context(), func(int) error { return l.Save(dir) }); err != nil {
+				t.Fatal(err)
+			}
+			if l.Step() != 9 {
+				t.Fatalf("stopped at step %d", l.Step())
+			}
+			if err := l.Return(dir); err != nil {
+				t.Fatal(err)
+			}
+			weights, err := l.Weights()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.Step() != o.best || !slices.Equal(numbers(weights), o.weights[o.best]) {
+				t.Errorf("%q, better at %v: step %d with weights %v; step %d had %v", lora, better, l.Step(), numbers(weights), o.best, o.weights[o.best])
+			}
+			if slices.Equal(o.weights[o.best], o.weights[9]) {
+				t.Error("the weights did not move: the test shows nothing")
+			}
+			all, err := checkpoints(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := []string{checkpointOf(dir, 8), checkpointOf(dir, 9)}
+			if o.best > 0 {
+				want = append([]string{checkpointOf(dir, o.best)}, want...)
+			}
+			if !slices.Equal(all, want) {
+				t.Errorf("kept %v, want %v", all, want)
+			}
+		}
+	}
+}
+
+func TestWithoutAChoiceTheLastStepStays(t *testing.T) {
+	o := &watched{line: line{batch: 8, nanAt: -1}, seen: map[int]float32{}, stopAt: 2}
+	l, err := New(enginetest.Go(t), recipe(t, "max_steps: 5\n"), o, &figures{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Run(t.Context(), func(int) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Return(t.TempDir()); err != nil || l.Step() != 2 || l.Best() != -1 {
+		t.Errorf("step %d, best %d (%v)", l.Step(), l.Best(), err)
 	}
 }

@@ -76,7 +76,7 @@ var (
 	_ objective.Trainable = (*DPO)(nil)
 	_ objective.Derived   = (*DPO)(nil)
 	_ objective.Prepared  = (*DPO)(nil)
-	_ train.Online        = (*DPO)(nil)
+	_ train.Chooser       = (*DPO)(nil)
 )
 
 // cacheFile keeps the reference's log-probabilities in the run's folder.

@@ -128,6 +128,19 @@ func TestRatiosAreZeroBeforeTheFirstStep(t *testing.T) {
 }
 
 // movedWeights are the starting weights with noise.
+func weightsOf(t *testing.T, dir string) map[string]*tensors.Tensor {
+	t.Helper()
+	p, err := policy.Open(policytest.Folders, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := p.Weights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
 func movedWeights(t *testing.T, d *DPO) map[string]*tensors.Tensor {
 	t.Helper()
 	w, err := d.Init()
@@ -341,8 +354,15 @@ func TestHeldOutPairsAreWatchedAndEndTheRun(t *testing.T) {
 	}
 	m, err := ckpt.ReadManifest(filepath.Join(dir, "final"))
 	seen, err2 := policy.ReadJournal[heldOutLine](filepath.Join(dir, heldOutFile))
-	if err != nil || err2 != nil || m.Steps != 6 || len(seen) != 3 || !strings.Contains(m.Notes, "held-out") {
+	if err != nil || err2 != nil || m.Steps != 0 || len(seen) != 3 || !strings.Contains(m.Notes, "at step 6 the loss of held-out pairs") {
 		t.Fatalf("manifest %+v, seen %+v (%v, %v)", m, seen, err, err2)
+	}
+	// Nothing was better than the start: such a run ends with the weights that it began with.
+	was, is := weightsOf(t, init), weightsOf(t, filepath.Join(dir, "final"))
+	for name, w := range was {
+		if !is[name].InDelta(w, 1e-3) {
+			t.Errorf("%s is not what it was at step 0", name)
+		}
 	}
 	if math.Abs(seen[0].Loss-math.Ln2) > 1e-4 || seen[2].Loss <= seen[1].Loss || seen[2].Accuracy > .3 || seen[2].Margin >= 0 {
 		t.Errorf("seen %+v", seen)

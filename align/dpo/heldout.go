@@ -169,6 +169,17 @@ func (h *heldOut) check(step, patience int) error {
 	return nil
 }
 
+// Best implements train.Chooser: the look with the least loss of held-out pairs. Without such pairs it is the current step.
+func (d *DPO) Best() int {
+	best := heldOutLine{Loss: math.Inf(1)}
+	for _, l := range d.heldOut.seen {
+		if l.Step <= d.heldOut.last.Step && l.Loss < best.Loss {
+			best = l
+		}
+	}
+	return best.Step
+}
+
 // Figures implements train.Online: the latest look at the held-out pairs.
 func (d *DPO) Figures() map[string]float64 {
 	if len(d.heldOut.pairs) == 0 {

@@ -137,13 +137,14 @@ type Guide struct {
 	now     draw               // the draw that the present steps learn from
 	figures map[string]float64 // of the last draw and the last watch
 	seen    []watchLine
+	step    int // of the last look
 }
 
 var (
 	_ objective.Trainable = (*Guide)(nil)
 	_ objective.Derived   = (*Guide)(nil)
 	_ objective.Prepared  = (*Guide)(nil)
-	_ train.Online        = (*Guide)(nil)
+	_ train.Chooser       = (*Guide)(nil)
 )
 
 // New opens the policy, the image tokenizer, the judges and the offline pairs.
@@ -305,6 +306,7 @@ func (g *Guide) Look(ctx context.Context, step int, weights map[string]*tensors.
 		g.moved.Set(name, t)
 	}
 	g.generator.Forget()
+	g.step = step
 	last := step == g.recipe.MaxSteps
 	if !last {
 		if err := g.draw(ctx, step); err != nil {
@@ -319,6 +321,9 @@ func (g *Guide) Look(ctx context.Context, step int, weights map[string]*tensors.
 	}
 	return g.data.Stop.check(g.seen, step)
 }
+
+// Best implements train.Chooser.
+func (g *Guide) Best() int { return g.data.Stop.best(g.seen, g.step) }
 
 // Figures implements train.Online.
 func (g *Guide) Figures() map[string]float64 { return maps.Clone(g.figures) }

@@ -379,8 +379,13 @@ func TestTheRuleEndsTheRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, err := ckpt.ReadManifest(filepath.Join(dir, "final"))
-	if err != nil || m.Steps == 0 || m.Steps >= 30 || m.Steps%5 != 0 || !strings.Contains(m.Notes, "KL") || !strings.Contains(said.String(), "is the last") {
-		t.Errorf("manifest %+v (%v)", m, err)
+	seen, err2 := policy.ReadJournal[watchLine](filepath.Join(dir, watchFile))
+	if err != nil || err2 != nil || len(seen) < 2 || !strings.Contains(m.Notes, "KL") || !strings.Contains(said.String(), "is the last") {
+		t.Fatalf("manifest %+v, seen %+v (%v, %v)", m, seen, err, err2)
+	}
+	// The last look broke the rule; the one before is what the run ends with.
+	if last, before := seen[len(seen)-1], seen[len(seen)-2]; last.Step >= 30 || last.KL <= .05 || before.KL > .05 || m.Steps != before.Step {
+		t.Errorf("the weights are of step %d, seen %+v", m.Steps, seen)
 	}
 	was := final(t, dir)
 	if err := objective.Run(t.Context(), be, r, dir, io.Discard, with(share(3), nil)); err != nil || !bytes.Equal(was, final(t, dir)) {
@@ -412,6 +417,27 @@ func TestStopRules(t *testing.T) {
 	} {
 		if err := test.stop.check(test.lines, test.at); errors.Is(err, train.ErrStop) != test.ends {
 			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+func TestAStoppedRunGoesBackToTheBestLook(t *testing.T) {
+	half, most := .5, .8
+	lines := []watchLine{{Step: 0, HeldOut: &half}, {Step: 5, HeldOut: &most, KL: 1}, {Step: 10, HeldOut: &half, KL: 2}, {Step: 15, HeldOut: &most, KL: 9}}
+	blind := []watchLine{{Step: 0}, {Step: 5, KL: 1}, {Step: 10, KL: 9}}
+	for _, test := range []struct {
+		stop     Stop
+		lines    []watchLine
+		at, want int
+	}{
+		{Stop{}, lines, 15, 5},
+		{Stop{}, lines, 4, 0},
+		{Stop{MaxKL: .5}, lines, 15, 0},
+		{Stop{MaxKL: 5}, blind, 10, 5},
+		{Stop{}, nil, 3, 0},
+	} {
+		if got := test.stop.best(test.lines, test.at); got != test.want {
+			t.Errorf("%+v up to step %d: best %d, want %d", test.stop, test.at, got, test.want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package guide
 import (
 	"context"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 
@@ -144,6 +145,23 @@ func (s Stop) check(lines []watchLine, step int) error {
 		}
 	}
 	return nil
+}
+
+// best is the step of the line up to a step that a stopped run goes back to: of those within MaxKL the one that the held-out
+// judge likes best, without such a judge the latest.
+func (s Stop) best(lines []watchLine, step int) int {
+	best, top := 0, math.Inf(-1)
+	for _, l := range lines {
+		if l.Step > step || s.MaxKL > 0 && l.KL > s.MaxKL {
+			continue
+		}
+		if l.HeldOut == nil {
+			best = l.Step
+		} else if *l.HeldOut > top {
+			best, top = l.Step, *l.HeldOut
+		}
+	}
+	return best
 }
 
 func mean(v []float64) float64 {

@@ -104,7 +104,7 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 	meter.Begin(loop)
 	err = loop.Run(ctx, func(step int) error {
 		meter.Stepped(step)
-		if step%r.SaveEvery == 0 || step == r.MaxSteps {
+		if step%r.SaveEvery == 0 || step == r.MaxSteps || step == loop.Best() {
 			return loop.Save(dir)
 		}
 		return nil
@@ -116,10 +116,14 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 		return err
 	}
 	if why := loop.Stopped(); why != "" {
-		fmt.Fprintf(show, "step %d of %d is the last: %s\n", loop.Step(), r.MaxSteps, why)
 		if err := loop.Save(dir); err != nil {
 			return err
 		}
+		last := loop.Step()
+		if err := loop.Return(dir); err != nil {
+			return err
+		}
+		fmt.Fprintf(show, "step %d of %d is the last, and the weights are those of step %d: %s\n", last, r.MaxSteps, loop.Step(), why)
 	}
 	return finish(loop, o, filepath.Join(dir, "final"))
 }
