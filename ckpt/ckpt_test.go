@@ -231,6 +231,7 @@ func sample() []Tensor {
 		{"l", I64, []int{1}, []int64{math.MinInt64}},
 		{"b", U8, []int{3}, []uint8{0, 255, 7}},
 		{"d", F64, nil, []float64{math.Pi}},
+		{"s", F16, []int{3}, []float32{1, 1 + 0x1p-11, -0.1}},
 	}
 }
 
@@ -244,7 +245,7 @@ func TestWriteAndOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if got, want := f.Names(), []string{"b", "d", "h", "i", "l", "w"}; !reflect.DeepEqual(got, want) {
+	if got, want := f.Names(), []string{"b", "d", "h", "i", "l", "s", "w"}; !reflect.DeepEqual(got, want) {
 		t.Fatalf("names %v, want %v", got, want)
 	}
 	if got := f.Metadata()["<&>"]; got != "é" {
@@ -260,6 +261,8 @@ func TestWriteAndOpen(t *testing.T) {
 	check(w, err, sample()[0].Values)
 	h, err := f.Float32("h") // 1.00390625 = 1 + 2^-8 is a tie and goes to even, 1.01171875 = 1 + 3*2^-8 likewise
 	check(h, err, []float32{1, 1, 1.015625, -3})
+	half, err := f.Float32("s")
+	check(half, err, []float32{1, 1, -0.099975586})
 	i, err := f.Int32("i")
 	check(i, err, sample()[2].Values)
 	l, err := f.Int64("l")
@@ -353,6 +356,37 @@ func TestHalfPrecision(t *testing.T) {
 	nan := math.Float32frombits(0x7f800001) // rounding alone would make it infinite
 	if got := ToBF16(nan); got&0x7f == 0 || got>>7&0xff != 0xff {
 		t.Errorf("NaN became %04x", got)
+	}
+}
+
+// Every half is what it rounds to, and between two neighbours the nearer one wins, or the even one.
+func TestToF16(t *testing.T) {
+	for h := range uint16(0x7c00) {
+		low, high := halfToFloat(h), halfToFloat(h+1)
+		if h == 0x7bff {
+			high = 65536 // the next number, if the exponent had one more
+		}
+		middle := (low + high) / 2
+		even := h + h&1
+		for v, want := range map[float32]uint16{
+			low: h, middle: even, math.Nextafter32(middle, low): h, math.Nextafter32(middle, high): h + 1,
+			-low: 0x8000 | h, -middle: 0x8000 | even,
+		} {
+			if got := ToF16(v); got != want && !(v == 0 && got|0x8000 == 0x8000) {
+				t.Fatalf("%v became %04x, want %04x", v, got, want)
+			}
+		}
+	}
+	for v, want := range map[float32]uint16{float32(math.Inf(1)): 0x7c00, float32(math.Inf(-1)): 0xfc00, 1e10: 0x7c00} {
+		if got := ToF16(v); got != want {
+			t.Errorf("%v became %04x, want %04x", v, got, want)
+		}
+	}
+	if got := halfToFloat(ToF16(float32(math.NaN()))); got == got {
+		t.Errorf("NaN became %v", got)
+	}
+	if Half([]float32{1, -65519}) != F16 || Half([]float32{1, -65520}) != BF16 || Half([]float32{float32(math.NaN())}) != BF16 || Half(nil) != F16 {
+		t.Error("Half chose another type")
 	}
 }
 

@@ -57,6 +57,31 @@ func ToBF16(v float32) uint16 {
 	return uint16((b + 0x7fff + b>>16&1) >> 16)
 }
 
+// ToF16 rounds to the nearest IEEE 754 binary16, ties to even; what is too large becomes infinite, NaN stays NaN.
+func ToF16(v float32) uint16 {
+	b := math.Float32bits(v)
+	sign, a := uint16(b>>16&0x8000), b&0x7fffffff
+	switch {
+	case a > 0x7f800000:
+		return sign | 0x7e00
+	case a >= 0x477ff000: // halfway between the largest number, 65504, and the next
+		return sign | 0x7c00
+	case a >= 0x38800000: // 2^-14, the smallest normal number
+		return sign | uint16((a-112<<23+0xfff+a>>13&1)>>13)
+	}
+	return sign | uint16(math.RoundToEven(float64(math.Float32frombits(a))*0x1p24))
+}
+
+// Half is the 16-bit type that keeps the values best: F16, or BF16 where one of them is out of its range.
+func Half(values []float32) DType {
+	for _, v := range values {
+		if !(math.Abs(float64(v)) < 65520) {
+			return BF16
+		}
+	}
+	return F16
+}
+
 // decode converts little-endian elements of size bytes each.
 func decode[T any](b []byte, size int, one func([]byte) T) []T {
 	out := make([]T, len(b)/size)
@@ -162,6 +187,11 @@ func put(b []byte, d DType, values any, i, n int) bool {
 				le.PutUint16(b[2*j:], ToBF16(x))
 			}
 			return true
+		case F16:
+			for j, x := range v[i : i+n] {
+				le.PutUint16(b[2*j:], ToF16(x))
+			}
+			return true
 		}
 	case []float64:
 		for j, x := range v[i : i+n] {
@@ -182,7 +212,7 @@ func put(b []byte, d DType, values any, i, n int) bool {
 		copy(b, v[i:i+n])
 		return d == U8
 	case Lazy:
-		return d == F32 || d == BF16
+		return d == F32 || d == BF16 || d == F16
 	case Raw:
 		size := d.Bits() / 8
 		copy(b, v[i*size:(i+n)*size])

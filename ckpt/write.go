@@ -12,7 +12,7 @@ import (
 	"imagecot/internal/atomicfile"
 )
 
-// Tensor is one tensor to write. Values is a []float32 (for F32, or BF16 with rounding to nearest even), []float64
+// Tensor is one tensor to write. Values is a []float32 (for F32, or BF16 or F16 with rounding to nearest even), []float64
 // (F64), []int32 (I32), []int64 (I64), []uint8 (U8), Raw or Lazy, row-major.
 type Tensor struct {
 	Name   string

@@ -128,7 +128,8 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 	return finish(loop, o, filepath.Join(dir, "final"))
 }
 
-// finish writes the checkpoint folder: config.json, model.safetensors in bf16, manifest.json, and adapter with LoRA.
+// finish writes the checkpoint folder: config.json, model.safetensors in 16 bits a weight (ckpt.Half: bfloat16 would take back
+// a part of what an alignment changes), manifest.json, and adapter with LoRA.
 func finish(l *train.Loop, o Trainable, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("objective: %w", err)
@@ -155,9 +156,12 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 		return err
 	}
 	for name, t := range o.Final(weights) {
-		c, err := ckpt.FromTensor(name, t, ckpt.BF16)
+		c, err := ckpt.FromTensor(name, t, ckpt.F32)
 		if err != nil {
 			return fmt.Errorf("objective: %s: %w", name, err)
+		}
+		if values, ok := c.Values.([]float32); ok {
+			c.DType = ckpt.Half(values)
 		}
 		all = append(all, c)
 	}

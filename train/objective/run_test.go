@@ -93,6 +93,41 @@ func TestRunResumesAfterAnInterruptAndWritesAModel(t *testing.T) {
 	}
 }
 
+// What is written is what was trained, rounded to 11 bits: an alignment changes less than bfloat16's 8 bits tell apart.
+func TestTheModelIsWrittenInHalfPrecision(t *testing.T) {
+	dir := t.TempDir()
+	r := small(t, "")
+	r.EMA = 0
+	if err := Run(context.Background(), enginetest.Go(t), r, dir, io.Discard, New); err != nil {
+		t.Fatal(err)
+	}
+	trained, err := ckpt.OpenModel(filepath.Join(dir, "checkpoints", "step-00000004"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trained.Close()
+	written, err := ckpt.OpenModel(filepath.Join(dir, "final"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer written.Close()
+	for _, name := range written.Names() {
+		if info, _ := written.Info(name); info.DType != ckpt.F16 {
+			t.Errorf("%s is %s", name, info.DType)
+		}
+		was, err := trained.Float32(name)
+		is, err2 := written.Float32(name)
+		if err != nil || err2 != nil {
+			t.Fatal(err, err2)
+		}
+		for i := range was {
+			if d := math.Abs(float64(was[i] - is[i])); d > math.Abs(float64(was[i]))*0x1p-11+0x1p-25 {
+				t.Fatalf("%s: %v was written as %v", name, was[i], is[i])
+			}
+		}
+	}
+}
+
 func TestStartFromACheckpoint(t *testing.T) {
 	be, dir := enginetest.Go(t), t.TempDir()
 	if err := Run(context.Background(), be, small(t, ""), dir, io.Discard, New); err != nil {
