@@ -49,6 +49,21 @@ func Caption(rng *rand.Rand, s Scene) string {
 	return templates.Two(a.Shape.String(), b.Shape.String()).Prompt
 }
 
+// Related draws a caption of two objects of different shapes that is always right: how they lie, or, half the time where their
+// colours differ, which colour each has. ok is false for other scenes.
+func Related(rng *rand.Rand, s Scene) (caption string, ok bool) {
+	if len(s.Objects) != 2 || s.Objects[0].Shape == s.Objects[1].Shape {
+		return "", false
+	}
+	first := rng.IntN(2)
+	a, b := s.Objects[first], s.Objects[1-first]
+	if a.Colour != b.Colour && rng.IntN(2) == 0 {
+		return templates.Binding(a.Colour.String(), a.Shape.String(), b.Colour.String(), b.Shape.String()).Prompt, true
+	}
+	relations := trueRelations(a, b)
+	return templates.Position(a.Shape.String(), relations[rng.IntN(len(relations))], b.Shape.String()).Prompt, true
+}
+
 func single(rng *rand.Rand, o Object) string {
 	if rng.IntN(2) == 0 {
 		return templates.Single(o.Shape.String()).Prompt

@@ -140,6 +140,48 @@ func TestCaptionShares(t *testing.T) {
 	}
 }
 
+// A related caption is of two objects and right; half of those whose colours differ say the colours.
+func TestRelatedCaptionsAreRight(t *testing.T) {
+	rng := source(23)
+	told := map[string]int{}
+	for range 4000 {
+		s := Random(rng, Pair)
+		text, ok := Related(rng, s)
+		if !ok {
+			t.Fatalf("no caption of %s", names(s.Objects, true))
+		}
+		m, err := ParsePrompt(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !s.Satisfies(m) || m.Tag != geneval.Position && m.Tag != geneval.ColorAttr {
+			t.Fatalf("%q of %s", text, names(s.Objects, true))
+		}
+		if s.Objects[0].Colour == s.Objects[1].Colour {
+			told["equal colours, "+m.Tag]++
+			continue
+		}
+		told[m.Tag]++
+		if m.Include[0].Class == s.Objects[0].Shape.String() {
+			told["in the scene's order"]++
+		}
+	}
+	differ := told[geneval.Position] + told[geneval.ColorAttr]
+	for _, name := range []string{geneval.Position, "in the scene's order"} {
+		if share := float64(told[name]) / float64(differ); math.Abs(share-.5) > .04 {
+			t.Errorf("%s: %.3f, want .5", name, share)
+		}
+	}
+	if told["equal colours, "+geneval.Position] == 0 || told["equal colours, "+geneval.ColorAttr] > 0 {
+		t.Errorf("told %v", told)
+	}
+	for _, kind := range []Kind{Single, Count} {
+		if text, ok := Related(rng, Random(rng, kind)); ok {
+			t.Errorf("%q of one shape", text)
+		}
+	}
+}
+
 // Every question's label is the verdict on the scene, and every question has one answer.
 func TestQuestions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"image"
 	"io/fs"
+	"math/rand/v2"
 	"path/filepath"
 
 	"imagecot/bpe"
@@ -32,6 +33,7 @@ type Generator struct {
 	prompting showo.Prompting
 	text      *bpe.Tokenizer
 	scenes    []world.Scene
+	related   []int   // scenes of two shapes
 	tokens    []int32 // [scenes, N]
 	from      []ckpt.Parent
 	hash      string // of the tokens
@@ -43,6 +45,9 @@ type GeneratorData struct {
 	Scenes    int     `json:"scenes"`
 	Dropout   float64 `json:"cond_dropout"` // share of captions replaced by the empty one
 	MinMask   float64 `json:"min_masking_rate"`
+	// Relations is the share of scenes of two shapes whose caption says how they lie or which colour each has, and is right
+	// (world.Related); the others have web-like captions.
+	Relations float64 `json:"relations"`
 }
 
 // tokensFile caches the tokenised scenes in the run's folder.
@@ -53,6 +58,9 @@ func NewGenerator(be compute.Backend, r train.Recipe, dir string) (*Generator, e
 	g := &Generator{recipe: r, data: GeneratorData{Scenes: 30000, Dropout: .1}}
 	if err := DecodeStrict(r.Data, &g.data); err != nil {
 		return nil, err
+	}
+	if !(g.data.Relations >= 0 && g.data.Relations <= 1) {
+		return nil, fmt.Errorf("objective: generator: relations is %v, want a share from 0 to 1", g.data.Relations)
 	}
 	var err error
 	if g.text, err = textTokenizer(); err != nil {
@@ -65,8 +73,14 @@ func NewGenerator(be compute.Backend, r train.Recipe, dir string) (*Generator, e
 	g.config = showo.Tiny(g.text.VocabSize(), eos)
 	g.prompting = showo.NewPrompting(g.config)
 	rng := prng.New(r.Seed, 0, prng.Scene).Rand()
-	for range g.data.Scenes {
+	for i := range g.data.Scenes {
 		g.scenes = append(g.scenes, world.Ordinary.Draw(rng))
+		if _, ok := world.Related(rand.New(rand.NewPCG(0, 0)), g.scenes[i]); ok {
+			g.related = append(g.related, i)
+		}
+	}
+	if g.data.Relations > 0 && len(g.related) == 0 {
+		return nil, fmt.Errorf("objective: generator: none of %d scenes has two shapes", g.data.Scenes)
 	}
 	if g.from, err = parents("init", r.InitFrom, "tokenizer", g.data.Tokenizer); err != nil {
 		return nil, err
@@ -148,15 +162,25 @@ func (g *Generator) Batch(i int) ([]*tensors.Tensor, error) {
 	masks := prng.New(g.recipe.Seed, i, prng.Masking)
 	dropout := prng.New(g.recipe.Seed, i, prng.Dropout)
 	for range b {
-		k := order.Intn(len(g.scenes))
+		k, caption := g.visit(order, captions)
 		m := showo.DrawMask(g.config.ImageIDs(g.tokens[k*n:(k+1)*n]), g.config.MaskTokenID, float32(g.data.MinMask), masks)
-		caption := g.text.Encode(world.Caption(captions, g.scenes[k]))
-		s := g.prompting.T2I(caption, m.IDs, m.Labels, dropout.Float64() < g.data.Dropout)
+		s := g.prompting.T2I(g.text.Encode(caption), m.IDs, m.Labels, dropout.Float64() < g.data.Dropout)
 		ids, labels, pads = append(ids, s.IDs...), append(labels, s.Labels...), append(pads, int32(s.Pads))
 	}
 	return []*tensors.Tensor{
 		graphx.Tensor(ids, b, len(ids)/b), graphx.Tensor(labels, b, len(labels)/b), graphx.Tensor(pads, b),
 	}, nil
+}
+
+// visit draws a scene and its caption.
+func (g *Generator) visit(order *prng.Stream, captions *rand.Rand) (scene int, caption string) {
+	if g.data.Relations > 0 && captions.Float64() < g.data.Relations {
+		scene = g.related[order.Intn(len(g.related))]
+		caption, _ = world.Related(captions, g.scenes[scene])
+		return scene, caption
+	}
+	scene = order.Intn(len(g.scenes))
+	return scene, world.Caption(captions, g.scenes[scene])
 }
 
 // Loss implements train.Objective.
