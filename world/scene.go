@@ -317,26 +317,33 @@ func otherShape(rng *rand.Rand, not ...Shape) Shape {
 // place gives every object a place, largest first; false if one finds none.
 func (s *Scene) place(rng *rand.Rand) bool {
 	slices.SortStableFunc(s.Objects, func(a, b Object) int { return b.Size.Block() - a.Size.Block() })
-	var free [Cells * Cells][2]int
 	for i := range s.Objects {
-		o := &s.Objects[i]
-		n := 0
-		last := Cells - o.Size.Block()
-		for row := range last + 1 {
-			for col := range last + 1 {
-				o.Col, o.Row = col, row
-				if !slices.ContainsFunc(s.Objects[:i], o.overlaps) {
-					free[n] = [2]int{col, row}
-					n++
-				}
-			}
-		}
-		if n == 0 {
+		if !s.put(rng, i) {
 			return false
 		}
-		at := free[rng.IntN(n)]
-		o.Col, o.Row = at[0], at[1]
 	}
+	return true
+}
+
+// put gives object i a place that those before it leave free; false if there is none.
+func (s *Scene) put(rng *rand.Rand, i int) bool {
+	var free [Cells * Cells][2]int
+	o, n := &s.Objects[i], 0
+	last := Cells - o.Size.Block()
+	for row := range last + 1 {
+		for col := range last + 1 {
+			o.Col, o.Row = col, row
+			if !slices.ContainsFunc(s.Objects[:i], o.overlaps) {
+				free[n] = [2]int{col, row}
+				n++
+			}
+		}
+	}
+	if n == 0 {
+		return false
+	}
+	at := free[rng.IntN(n)]
+	o.Col, o.Row = at[0], at[1]
 	return true
 }
 

@@ -5,6 +5,9 @@
 //  2. loss = mean cross-entropy of the hidden tokens, over the whole vocabulary, as in Show-o's own training
 //  3. rows of the generator's own training (captions and scenes) go with every batch, so that plain generation survives
 //
+// In the tiny world a batch may hold corrections of rendered scenes too (Deviation D29): two scenes that differ in one thing, the
+// prompt that one of them satisfies, and the reason why the other does not. There are as many as one likes.
+//
 // The package knows neither how the groups were made nor who gave the reasons. Judges of PARM++ are tuned in
 // train/objective, like the other reward models.
 package sft
@@ -13,17 +16,21 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 
 	"imagecot/align/policy"
 	"imagecot/ckpt"
 	"imagecot/curate"
+	"imagecot/geneval"
 	"imagecot/internal/graphx"
 	"imagecot/internal/prng"
 	"imagecot/models/showo"
 	"imagecot/train"
 	"imagecot/train/objective"
+	"imagecot/world"
 
 	"github.com/gomlx/compute"
 	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph code reads as formulas
@@ -37,7 +44,8 @@ type Data struct {
 	MinRate    float64 `json:"min_masking_rate"`
 	Plain      int     `json:"plain"`      // rows of a batch that are plain text-to-image; the others are corrections
 	PlainCoef  float64 `json:"plain_coef"` // weight of their loss beside 1 for corrections
-	// The plain rows are those of a generator's recipe.
+	Renders    int     `json:"renders"`    // rows of a batch that are corrections of rendered scenes
+	// The plain rows are those of a generator's recipe, and the rendered corrections are as many.
 	Tokenizer string  `json:"tokenizer"` // checkpoint folder of the image tokenizer
 	Scenes    int     `json:"scenes"`
 	Dropout   float64 `json:"cond_dropout"`
@@ -45,22 +53,29 @@ type Data struct {
 
 // Correction is the objective.
 type Correction struct {
-	recipe train.Recipe
-	data   Data
-	policy *policy.Policy
-	groups []curate.Correction
-	texts  [][]int32            // of each group: prompt and reason
-	plain  *objective.Generator // nil without plain rows
-	hash   string               // of the groups
+	recipe  train.Recipe
+	data    Data
+	policy  *policy.Policy
+	groups  []group
+	renders []group
+	plain   *objective.Generator // nil without plain rows
+	from    []ckpt.Parent
+	hash    string // of the groups
 }
+
+// group is a correction: text is prompt and reason.
+type group struct{ text, bad, good []int32 }
 
 var (
 	_ objective.Trainable = (*Correction)(nil)
 	_ objective.Derived   = (*Correction)(nil)
 )
 
-// own keeps the numbers of correction rows apart from those of plain rows.
-const own = 1
+// own and rendered keep the numbers of correction rows apart from those of plain rows.
+const (
+	own      = 1
+	rendered = 2
+)
 
 // NewCorrection reads groups and starting weights, and makes the plain rows' scenes.
 func NewCorrection(be compute.Backend, open policy.Folders, r train.Recipe, dir string) (*Correction, error) {
@@ -75,6 +90,14 @@ func NewCorrection(be compute.Backend, open policy.Folders, r train.Recipe, dir 
 	if c.policy, err = policy.Open(open, r.InitFrom); err != nil {
 		return nil, err
 	}
+	c.from = append(c.from, c.policy.Parent)
+	if c.data.Plain+c.data.Renders > 0 {
+		tokenizer, err := policy.Parent(os.DirFS(c.data.Tokenizer), "tokenizer", filepath.Base(c.data.Tokenizer))
+		if err != nil {
+			return nil, err
+		}
+		c.from = append(c.from, tokenizer)
+	}
 	rows, err := curate.Read[curate.Correction](c.data.From)
 	if err != nil {
 		return nil, fmt.Errorf("sft: groups: %w", err)
@@ -85,6 +108,9 @@ func NewCorrection(be compute.Backend, open policy.Folders, r train.Recipe, dir 
 	if err := c.take(rows); err != nil {
 		return nil, err
 	}
+	if err := c.openRenders(be, dir); err != nil {
+		return nil, err
+	}
 	return c, c.openPlain(be, dir)
 }
 
@@ -92,8 +118,10 @@ func (d Data) validate(batch int) error {
 	switch {
 	case d.From == "":
 		return errors.New("sft: data.from is missing: which folder of self-correction data?")
-	case d.Plain < 0 || d.Plain >= batch:
-		return fmt.Errorf("sft: %d plain rows in a batch of %d leave none for corrections", d.Plain, batch)
+	case d.Plain < 0 || d.Renders < 0 || d.Plain+d.Renders >= batch:
+		return fmt.Errorf("sft: %d plain and %d rendered rows in a batch of %d leave none for groups", d.Plain, d.Renders, batch)
+	case d.Plain+d.Renders > 0 && d.Tokenizer == "":
+		return errors.New("sft: data.tokenizer is missing: whose tokens are plain and rendered rows?")
 	case !(d.PlainCoef >= 0) || !(d.MinRate >= 0 && d.MinRate <= 1) || !(d.Validation >= 0 && d.Validation < 1):
 		return fmt.Errorf("sft: plain_coef %v, min_masking_rate %v or validation %v is out of range", d.PlainCoef, d.MinRate, d.Validation)
 	}
@@ -114,11 +142,52 @@ func (c *Correction) take(rows []curate.Correction) error {
 		case curate.Validation(g.Prompt, c.data.Validation):
 			continue
 		}
-		c.groups = append(c.groups, g)
-		c.texts = append(c.texts, c.policy.Text.Encode(showo.CorrectionText(g.Prompt, g.Reason)))
+		c.groups = append(c.groups, group{c.encode(g.Prompt, g.Reason), g.Bad, g.Good})
 	}
 	if len(c.groups) == 0 {
 		return fmt.Errorf("sft: %s holds no group of a training prompt (%d groups in all)", c.data.From, len(rows))
+	}
+	return nil
+}
+
+func (c *Correction) encode(prompt, reason string) []int32 {
+	return c.policy.Text.Encode(showo.CorrectionText(prompt, reason))
+}
+
+// openRenders draws scenes with a change (world.Spoil) and tokenises both of each. Prompts that ask for a test prompt's scene,
+// and validation prompts, are left out.
+func (c *Correction) openRenders(be compute.Backend, dir string) error {
+	if c.data.Renders == 0 {
+		return nil
+	}
+	rng := prng.New(c.recipe.Seed, 0, prng.Scene, own).Rand()
+	tasks := geneval.Tasks()
+	var scenes []world.Scene // the bad one, then the good one
+	for len(c.renders) < c.data.Scenes {
+		good := world.Ordinary.Draw(rng)
+		m, bad, ok := world.Spoil(rng, good, tasks[rng.IntN(len(tasks))])
+		if !ok || world.HeldOut(m) || curate.Validation(m.Prompt, c.data.Validation) {
+			continue
+		}
+		reason, err := bad.Reason(m)
+		if err != nil {
+			return fmt.Errorf("sft: %w", err)
+		}
+		scenes = append(scenes, bad, good)
+		c.renders = append(c.renders, group{text: c.encode(m.Prompt, reason)})
+	}
+	key := fmt.Sprintf("corrections/%d/%d/%v", c.recipe.Seed, c.data.Scenes, c.data.Validation)
+	tokens, err := objective.Tokenise(be, c.data.Tokenizer, scenes, filepath.Join(dir, "renders.safetensors"), key)
+	if err != nil {
+		return err
+	}
+	n := len(tokens) / len(scenes)
+	if n != c.policy.Config.NumVQTokens {
+		return fmt.Errorf("sft: rendered scenes have %d tokens, the generator's images %d: set renders to 0", n, c.policy.Config.NumVQTokens)
+	}
+	for i := range c.renders {
+		both := tokens[2*i*n : 2*(i+1)*n]
+		c.renders[i].bad, c.renders[i].good = both[:n], both[n:]
 	}
 	return nil
 }
@@ -143,7 +212,7 @@ func (c *Correction) openPlain(be compute.Backend, dir string) error {
 	return nil
 }
 
-// visit is the group of a batch's place: epochs are permutations of all groups.
+// visit is the group of a place: epochs are permutations of all groups.
 func (c *Correction) visit(v int) int {
 	epoch := v / len(c.groups)
 	return prng.New(c.recipe.Seed, epoch, prng.Order, own).Perm(len(c.groups))[v%len(c.groups)]
@@ -152,13 +221,19 @@ func (c *Correction) visit(v int) int {
 // Batch implements train.Objective: ids and labels [B, L], pads [B] of corrections, then the same of plain rows.
 func (c *Correction) Batch(i int) ([]*tensors.Tensor, error) {
 	b := c.recipe.Batch - c.data.Plain
-	masks := prng.New(c.recipe.Seed, i, prng.Masking, own)
+	fromGroups := b - c.data.Renders
+	masks, order := prng.New(c.recipe.Seed, i, prng.Masking, own), prng.New(c.recipe.Seed, i, prng.Order, rendered)
 	var ids, labels, pads []int32
 	cfg := c.policy.Config
 	for k := range b {
-		at := c.visit(i*b + k)
-		m := showo.DrawMask(cfg.ImageIDs(c.groups[at].Good), cfg.MaskTokenID, float32(c.data.MinRate), masks)
-		row := c.policy.Prompting.Correction(c.texts[at], cfg.ImageIDs(c.groups[at].Bad), m.IDs, m.Labels)
+		var g group
+		if k < fromGroups {
+			g = c.groups[c.visit(i*fromGroups+k)]
+		} else {
+			g = c.renders[order.Intn(len(c.renders))]
+		}
+		m := showo.DrawMask(cfg.ImageIDs(g.good), cfg.MaskTokenID, float32(c.data.MinRate), masks)
+		row := c.policy.Prompting.Correction(g.text, cfg.ImageIDs(g.bad), m.IDs, m.Labels)
 		ids, labels, pads = append(ids, row.IDs...), append(labels, row.Labels...), append(pads, int32(row.Pads))
 	}
 	out := []*tensors.Tensor{graphx.Tensor(ids, b, len(ids)/b), graphx.Tensor(labels, b, len(labels)/b), graphx.Tensor(pads, b)}
@@ -199,11 +274,4 @@ func (c *Correction) Final(w map[string]*tensors.Tensor) map[string]*tensors.Ten
 }
 
 // Origin implements objective.Derived.
-func (c *Correction) Origin() ([]ckpt.Parent, string) {
-	from := []ckpt.Parent{c.policy.Parent}
-	if c.plain != nil {
-		tokenizer, _ := c.plain.Origin()
-		from = append(from, tokenizer...)
-	}
-	return from, c.hash
-}
+func (c *Correction) Origin() ([]ckpt.Parent, string) { return c.from, c.hash }

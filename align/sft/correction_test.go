@@ -18,7 +18,9 @@ import (
 	"imagecot/models/showo"
 	"imagecot/train"
 	"imagecot/train/objective"
+	"imagecot/world"
 
+	"github.com/gomlx/gomlx/core/tensors"
 	"github.com/parquet-go/parquet-go"
 )
 
@@ -167,6 +169,75 @@ func TestBatchesFollowFromTheirNumber(t *testing.T) {
 	}
 }
 
+// A batch holds as many rows of each kind as the recipe says: groups, rendered corrections, then plain rows. A rendered
+// correction is two renders that differ, and no prompt of the test set.
+func TestRenderedCorrections(t *testing.T) {
+	be, dir := enginetest.Go(t), t.TempDir()
+	r := recipe(t, groups(t, func(_ int, g *curate.Correction) { g.Bad, g.Good = make([]int32, 64), slices.Repeat([]int32{1}, 64) }))
+	r.InitFrom, r.Batch = policytest.Write(t, policytest.Tiny(t), nil), 7
+	r.Data["renders"], r.Data["scenes"], r.Data["tokenizer"] = 3, 40, tokenizer(t)
+	c, err := NewCorrection(be, policytest.Folders, r, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.renders) != 40 {
+		t.Fatalf("%d rendered corrections", len(c.renders))
+	}
+	words := text(t)
+	for _, g := range c.renders {
+		if slices.Equal(g.bad, g.good) {
+			t.Errorf("%q: both scenes have the same tokens", words.Decode(g.text, true))
+		}
+		prompt, reason, ok := strings.Cut(words.Decode(g.text, true), ". ")
+		m, err := world.ParsePrompt(prompt)
+		if err != nil || !ok || reason == "" || world.HeldOut(m) || curate.Validation(prompt, c.data.Validation) {
+			t.Errorf("%q, reason %q (%v)", prompt, reason, err)
+		}
+	}
+	isRendered := func(row []int32) bool { // the bad image's tokens are those of a rendered one
+		return slices.ContainsFunc(c.renders, func(g group) bool {
+			bad := c.policy.Config.ImageIDs(g.bad)
+			for at := range len(row) - len(bad) {
+				if slices.Equal(row[at:at+len(bad)], bad) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	b, err := c.Batch(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dims := b[0].Shape().Dimensions
+	ids := tensors.MustCopyFlatData[int32](b[0])
+	for row := range dims[0] {
+		if got, want := isRendered(ids[row*dims[1]:(row+1)*dims[1]]), row >= 4; got != want {
+			t.Errorf("row %d of %d is rendered: %v", row, dims[0], got)
+		}
+	}
+	if parents, _ := c.Origin(); len(parents) != 2 || parents[1].Role != "tokenizer" {
+		t.Errorf("parents %+v", parents)
+	}
+	again, err := NewCorrection(be, policytest.Folders, r, dir) // from the cache
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, err := again.Batch(2); err != nil || !same[0].Equal(b[0]) {
+		t.Errorf("the second time the batch is another (%v)", err)
+	}
+}
+
+// tokenizer is the folder of the shipped image tokenizer.
+func tokenizer(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../../tiny/tokenizer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func TestRefusals(t *testing.T) {
 	be := enginetest.Go(t)
 	for want, c := range map[string]struct {
@@ -178,7 +249,10 @@ func TestRefusals(t *testing.T) {
 		"there is no reason":   {group: func(i int, g *curate.Correction) { g.Reason = "" }},
 		"image token 0 is 8":   {group: func(i int, g *curate.Correction) { g.Good[0] = 8 }},
 		"data.from is missing": {recipe: func(r *train.Recipe) { delete(r.Data, "from") }},
-		"16 plain rows":        {recipe: func(r *train.Recipe) { r.Data["plain"] = 16 }},
+		"16 plain and 0":       {recipe: func(r *train.Recipe) { r.Data["plain"] = 16 }},
+		"4 plain and 12":       {recipe: func(r *train.Recipe) { r.Data["plain"], r.Data["renders"] = 4, 12 }},
+		"0 plain and -1":       {recipe: func(r *train.Recipe) { r.Data["renders"] = -1 }},
+		"tokenizer is missing": {recipe: func(r *train.Recipe) { r.Data["renders"] = 1 }},
 		"out of range":         {recipe: func(r *train.Recipe) { r.Data["validation"] = 1 }},
 		"init_from is missing": {recipe: func(r *train.Recipe) { r.InitFrom = "" }},
 		"unknown field":        {recipe: func(r *train.Recipe) { r.Data["colour"] = "red" }},

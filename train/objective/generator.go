@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 
 	"imagecot/bpe"
 	"imagecot/ckpt"
@@ -99,42 +100,48 @@ func (g *Generator) Architecture() showo.Config { return g.config }
 // Origin implements Derived.
 func (g *Generator) Origin() ([]ckpt.Parent, string) { return g.from, g.hash }
 
-// tokenise fills g.tokens, from the cache if it was made with the same tokenizer and seed.
-func (g *Generator) tokenise(be compute.Backend, cache string) error {
-	hash, err := ckpt.HashFile(filepath.Join(g.data.Tokenizer, "model.safetensors"))
+// tokenise fills g.tokens.
+func (g *Generator) tokenise(be compute.Backend, cache string) (err error) {
+	g.tokens, err = Tokenise(be, g.data.Tokenizer, g.scenes, cache, fmt.Sprintf("%d/%d", g.recipe.Seed, g.data.Scenes))
+	return err
+}
+
+// Tokenise returns the image tokens [scenes, N] of rendered scenes, from the cache file if it was made with the same tokenizer
+// (a checkpoint folder) and key, which says how the scenes were drawn.
+func Tokenise(be compute.Backend, tokenizer string, scenes []world.Scene, cache, key string) ([]int32, error) {
+	hash, err := ckpt.HashFile(filepath.Join(tokenizer, "model.safetensors"))
 	if err != nil {
-		return fmt.Errorf("objective: generator: tokenizer: %w", err)
+		return nil, fmt.Errorf("objective: tokenizer: %w", err)
 	}
-	key := fmt.Sprintf("%s/%d/%d", hash, g.recipe.Seed, g.data.Scenes)
+	key = hash + "/" + key
 	if f, err := ckpt.Open(cache); err == nil {
 		defer f.Close()
 		if f.Metadata()["key"] == key {
-			g.tokens, err = f.Int32("tokens")
-			return err
+			return f.Int32("tokens")
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return nil, err
 	}
-	tok, err := magvit.Open(be, g.data.Tokenizer, magvit.Options{Batch: 32})
+	tok, err := magvit.Open(be, tokenizer, magvit.Options{Batch: 32})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	const chunk = 512
-	for at := 0; at < len(g.scenes); at += chunk {
-		var images []image.Image
-		for _, s := range g.scenes[at:min(at+chunk, len(g.scenes))] {
-			images = append(images, world.Render(s))
+	var tokens []int32
+	for some := range slices.Chunk(scenes, 512) {
+		images := make([]image.Image, len(some))
+		for i, s := range some {
+			images[i] = world.Render(s)
 		}
 		grids, err := tok.Encode(context.Background(), images)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, grid := range grids {
-			g.tokens = append(g.tokens, grid...)
+			tokens = append(tokens, grid...)
 		}
 	}
-	table := ckpt.Tensor{Name: "tokens", DType: ckpt.I32, Shape: []int{len(g.scenes), g.config.NumVQTokens}, Values: g.tokens}
-	return ckpt.Write(cache, []ckpt.Tensor{table}, map[string]string{"key": key})
+	table := ckpt.Tensor{Name: "tokens", DType: ckpt.I32, Shape: []int{len(scenes), len(tokens) / len(scenes)}, Values: tokens}
+	return tokens, ckpt.Write(cache, []ckpt.Tensor{table}, map[string]string{"key": key})
 }
 
 // Config implements Trainable.
