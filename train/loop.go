@@ -36,8 +36,8 @@ type Online interface {
 	Objective
 	// Look shows the weights as they are before a step (from 0), whose batches are made next, and after the last step, where
 	// step is the recipe's max_steps. A run that goes on from a checkpoint begins with the look at its step once more. The
-	// tensors belong to the loop and end with the step. ErrStop ends the run as if it
-	// were finished, any other error as a failure.
+	// tensors belong to the loop and end with the step. ErrStop ends the run as if it were finished, any other error as a
+	// failure.
 	Look(ctx context.Context, step int, weights map[string]*tensors.Tensor) error
 	// Figures are logged beside the metrics.
 	Figures() map[string]float64
@@ -234,7 +234,7 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 	}
 	sums, since := make([]float64, len(l.Objective.Metrics())+2), 0
 	begun := time.Now()
-	if online != nil && l.step < r.MaxSteps {
+	if online != nil {
 		if err := l.look(ctx, online); err != nil {
 			return err
 		}

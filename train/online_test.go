@@ -171,6 +171,27 @@ func TestAStoppedRunGoesBackToTheBestStep(t *testing.T) {
 	}
 }
 
+// A finished run that is called again is looked at again, from the journal, so that its rule ends it again.
+func TestAFinishedRunIsLookedAtAgain(t *testing.T) {
+	o := &watched{line: line{batch: 8, nanAt: -1}, seen: map[int]float32{}, stopAt: 3}
+	dir, r := t.TempDir(), recipe(t, "max_steps: 3\n")
+	for range 2 {
+		l, err := New(enginetest.Go(t), r, o, &figures{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Resume(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Run(t.Context(), func(int) error { return l.Save(dir) }); err != nil {
+			t.Fatal(err)
+		}
+		if l.Step() != 3 || l.Stopped() == "" {
+			t.Errorf("step %d, stopped %q", l.Step(), l.Stopped())
+		}
+	}
+}
+
 func TestWithoutAChoiceTheLastStepStays(t *testing.T) {
 	o := &watched{line: line{batch: 8, nanAt: -1}, seen: map[int]float32{}, stopAt: 2}
 	l, err := New(enginetest.Go(t), recipe(t, "max_steps: 5\n"), o, &figures{})

@@ -169,7 +169,7 @@ func (h *heldOut) check(step, patience int) error {
 	return nil
 }
 
-// Best implements train.Chooser: the look with the least loss of held-out pairs. Without such pairs it is the current step.
+// Best implements train.Chooser: the look with the least loss of held-out pairs. It is 0 without such pairs.
 func (d *DPO) Best() int {
 	best := heldOutLine{Loss: math.Inf(1)}
 	for _, l := range d.heldOut.seen {

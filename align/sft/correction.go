@@ -122,6 +122,8 @@ func (d Data) validate(batch int) error {
 		return fmt.Errorf("sft: %d plain and %d rendered rows in a batch of %d leave none for groups", d.Plain, d.Renders, batch)
 	case d.Plain+d.Renders > 0 && d.Tokenizer == "":
 		return errors.New("sft: data.tokenizer is missing: whose tokens are plain and rendered rows?")
+	case d.Plain+d.Renders > 0 && d.Scenes < 1:
+		return fmt.Errorf("sft: plain and rendered rows of %d scenes, want at least 1", d.Scenes)
 	case !(d.PlainCoef >= 0) || !(d.MinRate >= 0 && d.MinRate <= 1) || !(d.Validation >= 0 && d.Validation < 1):
 		return fmt.Errorf("sft: plain_coef %v, min_masking_rate %v or validation %v is out of range", d.PlainCoef, d.MinRate, d.Validation)
 	}

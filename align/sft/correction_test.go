@@ -252,6 +252,7 @@ func TestRefusals(t *testing.T) {
 		"16 plain and 0":       {recipe: func(r *train.Recipe) { r.Data["plain"] = 16 }},
 		"4 plain and 12":       {recipe: func(r *train.Recipe) { r.Data["plain"], r.Data["renders"] = 4, 12 }},
 		"0 plain and -1":       {recipe: func(r *train.Recipe) { r.Data["renders"] = -1 }},
+		"of 0 scenes":          {recipe: func(r *train.Recipe) { r.Data["renders"], r.Data["tokenizer"], r.Data["scenes"] = 1, "t", 0 }},
 		"tokenizer is missing": {recipe: func(r *train.Recipe) { r.Data["renders"] = 1 }},
 		"out of range":         {recipe: func(r *train.Recipe) { r.Data["validation"] = 1 }},
 		"init_from is missing": {recipe: func(r *train.Recipe) { r.InitFrom = "" }},

@@ -60,6 +60,9 @@ func NewGenerator(be compute.Backend, r train.Recipe, dir string) (*Generator, e
 	if err := DecodeStrict(r.Data, &g.data); err != nil {
 		return nil, err
 	}
+	if g.data.Scenes < 1 {
+		return nil, fmt.Errorf("objective: generator: scenes is %d, want at least 1", g.data.Scenes)
+	}
 	if !(g.data.Relations >= 0 && g.data.Relations <= 1) {
 		return nil, fmt.Errorf("objective: generator: relations is %v, want a share from 0 to 1", g.data.Relations)
 	}

@@ -49,12 +49,12 @@ func TestRelationsShareOfVisits(t *testing.T) {
 }
 
 func TestGeneratorRefusesImpossibleShares(t *testing.T) {
-	for _, text := range []string{"relations: -0.1", "relations: 1.5", "relations: 1, scenes: 0"} {
+	for _, text := range []string{"relations: -0.1", "relations: 1.5", "relations: 1, scenes: 0", "scenes: 0"} {
 		r, err := train.ParseRecipe([]byte("kind: generator\nmax_steps: 1\nbatch_size: 1\nlearning_rate: 1\ndata: {tokenizer: none, " + text + "}\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := NewGenerator(enginetest.Go(t), r, t.TempDir()); err == nil || !(strings.Contains(err.Error(), "relations") || strings.Contains(err.Error(), "two shapes")) {
+		if _, err := NewGenerator(enginetest.Go(t), r, t.TempDir()); err == nil || !(strings.Contains(err.Error(), "relations is") || strings.Contains(err.Error(), "scenes is")) {
 			t.Errorf("%s: error %v", text, err)
 		}
 	}
