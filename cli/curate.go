@@ -63,7 +63,7 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 			}
 			var b bytes.Buffer
 			for _, m := range list {
-				if share > 0 && !curate.Validation(m.Prompt, share) || len(tasks) > 0 && !slices.Contains(tasks, m.Tag) {
+				if share > 0 && !curate.Validation(curate.Scene(m), share) || len(tasks) > 0 && !slices.Contains(tasks, m.Tag) {
 					continue
 				}
 				b.WriteString(m.Dump() + "\n")
@@ -87,6 +87,7 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 type curateFlags struct {
 	recipe  experiment.Recipe
 	prompts string
+	test    bool
 	count   int
 	each    int
 	part    int
@@ -99,28 +100,19 @@ func (a *app) curateFlags(cmd *cobra.Command, c *curateFlags) {
 	a.generatorFlags(cmd, &c.recipe)
 	f := cmd.Flags()
 	f.StringVar(&c.prompts, "prompts", "", "prompt file of `imagecot curate prompts` (default: draw --count prompts)")
+	f.BoolVar(&c.test, "test", false, "the test prompts: data to measure judges and corrections with, which no training takes")
 	f.IntVarP(&c.count, "count", "c", c.count, "how many prompts to draw")
 	f.IntVar(&c.each, "each", c.each, "paths a prompt")
 	f.IntVar(&c.part, "part", 16, "prompts a part; a stopped run goes on at the first missing part")
 	f.StringVarP(&c.out, "out", "o", c.out, "folder to write to")
 }
 
-// openCurate loads the generator and the prompts, and refuses prompts that ask for a test prompt's scene.
+// openCurate loads the generator and the prompts, and refuses prompts that ask for a test prompt's scene unless --test asks for
+// nothing else.
 func (a *app) openCurate(cmd *cobra.Command, c curateFlags) (*experiment.Pipeline, []geneval.Metadata, error) {
-	var list []geneval.Metadata
-	var err error
-	if c.prompts == "" {
-		list, err = drawPrompts(c.count, c.recipe.Seed)
-	} else {
-		list, err = testPrompts(c.prompts)
-	}
+	list, err := c.list()
 	if err != nil {
 		return nil, nil, err
-	}
-	for _, m := range list {
-		if world.HeldOut(m) {
-			return nil, nil, usage("draw prompts with `imagecot curate prompts`", "cli: curate: %q asks for the scene of a test prompt", m.Prompt)
-		}
 	}
 	if err := writable(c.out); err != nil {
 		return nil, nil, err
@@ -131,6 +123,26 @@ func (a *app) openCurate(cmd *cobra.Command, c curateFlags) (*experiment.Pipelin
 		return nil, nil, err
 	}
 	return p, list, nil
+}
+
+// list is the prompts that the flags ask for.
+func (c curateFlags) list() ([]geneval.Metadata, error) {
+	if c.test {
+		if c.prompts != "" {
+			return nil, usage("", "--test and --prompts exclude one another")
+		}
+		return world.TestPrompts(), nil
+	}
+	if c.prompts == "" {
+		return drawPrompts(c.count, c.recipe.Seed)
+	}
+	list, err := testPrompts(c.prompts)
+	for _, m := range list {
+		if world.HeldOut(m) {
+			return nil, usage("draw prompts with `imagecot curate prompts`, or measure with --test", "cli: curate: %q asks for the scene of a test prompt", m.Prompt)
+		}
+	}
+	return list, err
 }
 
 // curateOptions is how paths were made, for recipe.json.

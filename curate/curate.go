@@ -27,6 +27,7 @@ import (
 
 	"imagecot/geneval"
 	"imagecot/internal/atomicfile"
+	"imagecot/world"
 )
 
 // Evaluate judges a final image by the benchmark's rules.
@@ -151,6 +152,20 @@ func Read[Row any](from string) ([]Row, error) {
 		all = append(all, rows...)
 	}
 	return all, nil
+}
+
+// ReadTraining is Read for training. A row of a test prompt's scene is an error: such data are made to measure with.
+func ReadTraining[Row interface{ Scene() string }](from string) ([]Row, error) {
+	rows, err := Read[Row](from)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		if scene := r.Scene(); world.HeldOutScene(scene) || geneval.InTest(scene) {
+			return nil, fmt.Errorf("curate: %s is of test prompts (%s), which nothing is trained on: measure with it", from, scene)
+		}
+	}
+	return rows, nil
 }
 
 // readPart reads one file; a damaged one is an error, not a panic.

@@ -112,6 +112,28 @@ func ranking(dir string, prompts []geneval.Metadata, g cot.Generator) Ranking {
 	return Ranking{Dir: dir, Prompts: prompts, Each: 5, Seed: 3, PartSize: 2, Generator: g, Evaluate: heads}
 }
 
+// TestNothingIsTrainedOnTestPrompts: data of test prompts say so, can be read to measure with, and no training takes them.
+func TestNothingIsTrainedOnTestPrompts(t *testing.T) {
+	train, test := t.TempDir(), t.TempDir()
+	if err := errors.Join(ranking(train, trainPrompts(t, 2), &coin{}).Run(t.Context()), ranking(test, world.TestPrompts()[:2], &coin{}).Run(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{train: "no prompt asks for the scene of a test prompt", test: "to measure with"} {
+		if card, err := os.ReadFile(filepath.Join(dir, "README.md")); err != nil || !strings.Contains(string(card), want) {
+			t.Errorf("card %s (%v), want %q", card, err, want)
+		}
+	}
+	if rows, err := ReadTraining[Image](train); err != nil || len(rows) != 10 {
+		t.Errorf("%d rows of training prompts (%v)", len(rows), err)
+	}
+	if rows, err := Read[Image](test); err != nil || len(rows) != 10 {
+		t.Errorf("%d rows to measure with (%v)", len(rows), err)
+	}
+	if _, err := ReadTraining[Image](train + "," + test); err == nil || !strings.Contains(err.Error(), "nothing is trained on") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestRankingResumesAndLabels(t *testing.T) {
 	prompts := trainPrompts(t, 5)
 	whole, resumed := t.TempDir(), t.TempDir()

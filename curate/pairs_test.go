@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+
+	"imagecot/geneval"
 )
 
 func TestPairsBalanceInsideGroupsAndTasks(t *testing.T) {
@@ -50,14 +52,40 @@ func TestInsideAUCIgnoresDifferencesBetweenPrompts(t *testing.T) {
 	}
 }
 
+// TestScenesGoTogether: two prompts for one scene are both kept or both trained on, and rows are judged as their prompts.
+func TestScenesGoTogether(t *testing.T) {
+	position := func(a, relation, b string) geneval.Metadata {
+		return geneval.Metadata{
+			Tag: geneval.Position, Prompt: fmt.Sprintf("a photo of a %s %s a %s", a, relation, b),
+			Include: []geneval.Clause{{Class: b, Count: 1}, {Class: a, Count: 1, Relation: relation}},
+		}
+	}
+	one, twin, other := position("star", geneval.LeftOf, "ring"), position("ring", geneval.RightOf, "star"), position("ring", geneval.LeftOf, "star")
+	if Scene(one) != Scene(twin) || Scene(one) == Scene(other) {
+		t.Errorf("scenes %q, %q and %q: want two of a kind", Scene(one), Scene(twin), Scene(other))
+	}
+	for _, row := range []interface{ Scene() string }{
+		Image{Prompt: twin.Prompt, Metadata: twin.Dump()}, Step{Prompt: twin.Prompt, Metadata: twin.Dump()}, Parm{Prompt: twin.Prompt, Metadata: twin.Dump()},
+		Reflected{Prompt: twin.Prompt, Metadata: twin.Dump()}, Correction{Prompt: twin.Prompt, Metadata: twin.Dump()}, Pair{Prompt: twin.Prompt, Metadata: twin.Dump()},
+	} {
+		if row.Scene() != Scene(one) {
+			t.Errorf("the scene of a %T is %q, its prompt's %q", row, row.Scene(), Scene(one))
+		}
+	}
+	unknown := geneval.Metadata{Tag: "mood", Prompt: "a sad star"}
+	if Scene(unknown) != unknown.Prompt || (Image{Prompt: "a star"}).Scene() != "a star" {
+		t.Errorf("scenes of no known form: %q and %q", Scene(unknown), Image{Prompt: "a star"}.Scene())
+	}
+}
+
 func TestValidationShare(t *testing.T) {
 	n := 0
 	for i := range 2000 {
-		if Validation(fmt.Sprint("prompt ", i), .1) {
+		if Validation(fmt.Sprint("scene ", i), .1) {
 			n++
 		}
 	}
 	if n < 150 || n > 250 {
-		t.Errorf("%d of 2000 prompts at a share of .1", n)
+		t.Errorf("%d of 2000 scenes at a share of .1", n)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"imagecot/cot"
 	"imagecot/geneval"
 	"imagecot/internal/prng"
+	"imagecot/world"
 )
 
 // Image is one row of ranking data: a whole decoding path and the evaluator's verdict on its final image.
@@ -131,8 +132,12 @@ func (r Ranking) card() error {
 		return err
 	}
 	var labels []labelled
+	use := "no prompt asks for the scene of a test prompt (compared by geneval.Key)"
 	for _, row := range rows {
 		labels = append(labels, labelled{row.Task, row.Prompt, row.Correct})
+		if world.HeldOutScene(row.Scene()) {
+			use = "there are test prompts: these data are to measure with, and no training takes them"
+		}
 	}
 	return card{
 		title: "Ranking data",
@@ -140,7 +145,7 @@ func (r Ranking) card() error {
 			fmt.Sprintf("%d prompts, %d images each, run seed %d; made as recipe.json says", len(r.Prompts), r.Each, r.Seed),
 			"yes: the evaluator finds everything that the prompt asks for in the final image",
 			"tokens of every step image are kept (samples), so the same paths serve as PARM data",
-			"no prompt asks for the scene of a test prompt (compared by geneval.Key)",
+			use,
 		},
 		rows: balance(labels),
 	}.write(r.Dir)

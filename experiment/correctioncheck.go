@@ -26,7 +26,7 @@ func ReasonRows(dir string, share float64, limit int) ([]curate.Reflected, error
 	if err != nil {
 		return nil, err
 	}
-	rows = slices.DeleteFunc(rows, func(r curate.Reflected) bool { return r.Correct || !curate.Validation(r.Prompt, share) })
+	rows = slices.DeleteFunc(rows, func(r curate.Reflected) bool { return r.Correct || !curate.Validation(r.Scene(), share) })
 	return everyNth(rows, limit), nil
 }
 
@@ -108,7 +108,7 @@ func (p *Pipeline) CheckCorrection(ctx context.Context, dir string, share float6
 	rows = slices.DeleteFunc(rows, func(r curate.Correction) bool {
 		again := seen[r.BadSeed]
 		seen[r.BadSeed] = true
-		return again || !curate.Validation(r.Prompt, share)
+		return again || !curate.Validation(r.Scene(), share)
 	})
 	if rows = everyNth(rows, limit); len(rows) == 0 {
 		return nil, fmt.Errorf("experiment: %w: no validation prompt in %s at a share of %v", ErrRecipe, dir, share)

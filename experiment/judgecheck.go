@@ -31,9 +31,9 @@ type CheckRow struct {
 // chosen by them.
 func CheckRows(dir, reward string, share float64) ([]CheckRow, error) {
 	var out []CheckRow
-	add := func(kind cot.QuestionKind, task, prompt string, step int, tokens []int32, yes bool) {
-		if curate.Validation(prompt, share) {
-			out = append(out, CheckRow{Kind: kind, Task: task, Prompt: prompt, Step: step, Tokens: tokens, Yes: yes})
+	add := func(scene string, row CheckRow) {
+		if curate.Validation(scene, share) {
+			out = append(out, row)
 		}
 	}
 	switch reward {
@@ -43,7 +43,7 @@ func CheckRows(dir, reward string, share float64) ([]CheckRow, error) {
 			return nil, err
 		}
 		for _, r := range rows {
-			add(cot.Outcome, r.Task, r.Prompt, int(r.Steps), r.Final(), r.Correct)
+			add(r.Scene(), CheckRow{Kind: cot.Outcome, Task: r.Task, Prompt: r.Prompt, Step: int(r.Steps), Tokens: r.Final(), Yes: r.Correct})
 		}
 	case "prm":
 		rows, err := curate.Read[curate.Step](dir)
@@ -51,7 +51,7 @@ func CheckRows(dir, reward string, share float64) ([]CheckRow, error) {
 			return nil, err
 		}
 		for _, r := range rows {
-			add(cot.Process, r.Task, r.Prompt, int(r.Step), r.Sample, r.Yes())
+			add(r.Scene(), CheckRow{Kind: cot.Process, Task: r.Task, Prompt: r.Prompt, Step: int(r.Step), Tokens: r.Sample, Yes: r.Yes()})
 		}
 	case "parm":
 		rows, err := curate.Read[curate.Parm](dir)
@@ -64,7 +64,7 @@ func CheckRows(dir, reward string, share float64) ([]CheckRow, error) {
 				label int32
 			}{{cot.Clarity, r.Clarity}, {cot.Potential, r.Potential}, {cot.Outcome, r.Outcome}} {
 				if l := curate.Label(q.label); l != curate.NotAsked {
-					add(q.kind, r.Task, r.Prompt, int(r.Step), r.Sample, l == curate.Yes)
+					add(r.Scene(), CheckRow{Kind: q.kind, Task: r.Task, Prompt: r.Prompt, Step: int(r.Step), Tokens: r.Sample, Yes: l == curate.Yes})
 				}
 			}
 		}
@@ -74,7 +74,7 @@ func CheckRows(dir, reward string, share float64) ([]CheckRow, error) {
 			return nil, err
 		}
 		for _, r := range rows {
-			add(cot.Reflection, r.Task, r.Prompt, 0, r.Image, r.Correct)
+			add(r.Scene(), CheckRow{Kind: cot.Reflection, Task: r.Task, Prompt: r.Prompt, Tokens: r.Image, Yes: r.Correct})
 		}
 	default:
 		return nil, fmt.Errorf("experiment: %w: %q is no reward model (orm, prm, parm, parmpp)", ErrRecipe, reward)

@@ -36,8 +36,11 @@ func TrainPrompts(task string) []geneval.Metadata {
 // HeldOut reports whether a prompt asks for the same scene as a test prompt.
 func HeldOut(m geneval.Metadata) bool {
 	k, err := geneval.Key(m)
-	return err == nil && heldKeys()[k]
+	return err == nil && HeldOutScene(k)
 }
+
+// HeldOutScene is HeldOut for a scene's key (geneval.Key).
+func HeldOutScene(key string) bool { return heldKeys()[key] }
 
 var heldKeys = sync.OnceValue(func() map[string]bool {
 	held := map[string]bool{}

@@ -48,7 +48,7 @@ type Data struct {
 	Dropout   float64 `json:"cond_dropout"`
 	Official  bool    `json:"official"` // masks and drops the two sides independently, as the authors
 
-	Validation float64 `json:"validation"` // share of prompts whose pairs are held out and watched
+	Validation float64 `json:"validation"` // share of scenes whose pairs are held out and watched
 	WatchEvery int     `json:"watch_every"`
 	Patience   int     `json:"patience"` // the run ends when the held-out loss fell short of its best so often in a row; 0 never
 }
@@ -96,7 +96,7 @@ func New(be compute.Backend, open policy.Folders, r train.Recipe, dir string) (*
 	if d.policy, err = policy.Open(open, r.InitFrom); err != nil {
 		return nil, err
 	}
-	if d.pairs, err = curate.Read[curate.Pair](d.data.From); err != nil {
+	if d.pairs, err = curate.ReadTraining[curate.Pair](d.data.From); err != nil {
 		return nil, fmt.Errorf("dpo: pairs: %w", err)
 	}
 	if d.hash, err = curate.Fingerprint(d.data.From); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
-// heldOut are the pairs of prompts that are not trained on, and what was seen on them. They say when the policy begins to
+// heldOut are the pairs of scenes that are not trained on, and what was seen on them. They say when the policy begins to
 // learn its pairs by heart; no test prompt is spent on that.
 type heldOut struct {
 	pairs     []curate.Pair
@@ -42,7 +42,7 @@ const (
 	heldOutMasks = 2
 )
 
-// holdOut parts the pairs by prompt.
+// holdOut parts the pairs by scene.
 func (d *DPO) holdOut() error {
 	if d.data.Validation == 0 {
 		return nil
@@ -50,7 +50,7 @@ func (d *DPO) holdOut() error {
 	pairs, texts := d.pairs, d.texts
 	d.pairs, d.texts = nil, nil
 	for i, p := range pairs {
-		if curate.Validation(p.Prompt, d.data.Validation) {
+		if curate.Validation(p.Scene(), d.data.Validation) {
 			d.heldOut.pairs, d.heldOut.texts = append(d.heldOut.pairs, p), append(d.heldOut.texts, texts[i])
 		} else {
 			d.pairs, d.texts = append(d.pairs, p), append(d.texts, texts[i])

@@ -70,7 +70,7 @@ type Data struct {
 	Beta    float64        `json:"beta"`    // of online pairs
 	KL      float64        `json:"kl_coef"` // group only
 	MinRate float64        `json:"min_masking_rate"`
-	// Validation is the share of prompts that is neither drawn nor learned from (curate.Validation).
+	// Validation is the share of scenes that is neither drawn nor learned from (curate.Validation).
 	Validation float64 `json:"validation"`
 	Watch      Watch   `json:"watch"`
 	Stop       Stop    `json:"stop"`
@@ -193,7 +193,7 @@ func newGuide(be compute.Backend, open policy.Folders, r train.Recipe, dir strin
 	if err != nil {
 		return nil, err
 	}
-	list = slices.DeleteFunc(list, func(m geneval.Metadata) bool { return curate.Validation(m.Prompt, g.data.Validation) })
+	list = slices.DeleteFunc(list, func(m geneval.Metadata) bool { return curate.Validation(curate.Scene(m), g.data.Validation) })
 	if len(list) < g.data.Groups+g.data.Watch.Prompts {
 		return nil, fmt.Errorf("guide: %d prompts, but a draw takes %d and %d are watched", len(list), g.data.Groups, g.data.Watch.Prompts)
 	}
@@ -202,11 +202,11 @@ func newGuide(be compute.Backend, open policy.Folders, r train.Recipe, dir strin
 	for i, m := range list {
 		if i%stride == stride/2 && len(g.watched) < g.data.Watch.Prompts {
 			g.watched = append(g.watched, m)
-			watched[scene(m)] = true
+			watched[curate.Scene(m)] = true
 		}
 	}
 	for _, m := range list {
-		if !watched[scene(m)] {
+		if !watched[curate.Scene(m)] {
 			g.train = append(g.train, m)
 		}
 	}
@@ -230,14 +230,6 @@ func newGuide(be compute.Backend, open policy.Folders, r train.Recipe, dir strin
 	return g, err
 }
 
-// scene is what a prompt asks for, however it is put; the prompt itself where that is not known.
-func scene(m geneval.Metadata) string {
-	if key, err := geneval.Key(m); err == nil {
-		return key
-	}
-	return m.Prompt
-}
-
 // openOffline reads the offline pairs, without those of validation prompts and of the scenes that are watched.
 func (g *Guide) openOffline(be compute.Backend, open policy.Folders, watched map[string]bool) error {
 	offline := g.recipe
@@ -247,11 +239,8 @@ func (g *Guide) openOffline(be compute.Backend, open policy.Folders, watched map
 		return err
 	}
 	return g.offline.LeaveOut(func(p curate.Pair) bool {
-		if curate.Validation(p.Prompt, g.data.Validation) {
-			return true
-		}
-		m, err := geneval.ParseMetadata([]byte(p.Metadata))
-		return err == nil && watched[scene(m)] // without metadata a pair tells no scene
+		scene := p.Scene()
+		return watched[scene] || curate.Validation(scene, g.data.Validation)
 	})
 }
 

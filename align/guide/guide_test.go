@@ -269,7 +269,7 @@ func TestWatchedAndValidationPromptsAreNotLearnedFrom(t *testing.T) {
 	g := o.(*Guide)
 	left := 0
 	for _, m := range list {
-		if !curate.Validation(m.Prompt, .2) {
+		if !curate.Validation(curate.Scene(m), .2) {
 			left++
 		}
 	}
@@ -278,10 +278,10 @@ func TestWatchedAndValidationPromptsAreNotLearnedFrom(t *testing.T) {
 	}
 	watched := map[string]bool{}
 	for _, m := range g.watched {
-		watched[scene(m)] = true
+		watched[curate.Scene(m)] = true
 	}
 	for _, m := range g.train {
-		if curate.Validation(m.Prompt, .2) || watched[scene(m)] {
+		if curate.Validation(curate.Scene(m), .2) || watched[curate.Scene(m)] {
 			t.Errorf("%q is drawn", m.Prompt)
 		}
 	}

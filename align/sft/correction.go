@@ -40,7 +40,7 @@ import (
 // Data is the data part of a self-correction recipe.
 type Data struct {
 	From       string  `json:"from"`       // folder of groups (imagecot curate correction)
-	Validation float64 `json:"validation"` // share of the prompts that is left out
+	Validation float64 `json:"validation"` // share of the scenes that is left out
 	MinRate    float64 `json:"min_masking_rate"`
 	Plain      int     `json:"plain"`      // rows of a batch that are plain text-to-image; the others are corrections
 	PlainCoef  float64 `json:"plain_coef"` // weight of their loss beside 1 for corrections
@@ -98,7 +98,7 @@ func NewCorrection(be compute.Backend, open policy.Folders, r train.Recipe, dir 
 		}
 		c.from = append(c.from, tokenizer)
 	}
-	rows, err := curate.Read[curate.Correction](c.data.From)
+	rows, err := curate.ReadTraining[curate.Correction](c.data.From)
 	if err != nil {
 		return nil, fmt.Errorf("sft: groups: %w", err)
 	}
@@ -141,7 +141,7 @@ func (c *Correction) take(rows []curate.Correction) error {
 			return fmt.Errorf("sft: group %d of %s (%q): the images are equal", i, c.data.From, g.Prompt)
 		case g.Reason == "":
 			return fmt.Errorf("sft: group %d of %s (%q): there is no reason", i, c.data.From, g.Prompt)
-		case curate.Validation(g.Prompt, c.data.Validation):
+		case curate.Validation(g.Scene(), c.data.Validation):
 			continue
 		}
 		c.groups = append(c.groups, group{c.encode(g.Prompt, g.Reason), g.Bad, g.Good})
@@ -168,7 +168,7 @@ func (c *Correction) openRenders(be compute.Backend, dir string) error {
 	for len(c.renders) < c.data.Scenes {
 		good := world.Ordinary.Draw(rng)
 		m, bad, ok := world.Spoil(rng, good, tasks[rng.IntN(len(tasks))])
-		if !ok || world.HeldOut(m) || curate.Validation(m.Prompt, c.data.Validation) {
+		if !ok || world.HeldOut(m) || curate.Validation(curate.Scene(m), c.data.Validation) {
 			continue
 		}
 		reason, err := bad.Reason(m)

@@ -190,7 +190,7 @@ func TestRenderedCorrections(t *testing.T) {
 		}
 		prompt, reason, ok := strings.Cut(words.Decode(g.text, true), ". ")
 		m, err := world.ParsePrompt(prompt)
-		if err != nil || !ok || reason == "" || world.HeldOut(m) || curate.Validation(prompt, c.data.Validation) {
+		if err != nil || !ok || reason == "" || world.HeldOut(m) || curate.Validation(curate.Scene(m), c.data.Validation) {
 			t.Errorf("%q, reason %q (%v)", prompt, reason, err)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 
 	"imagecot/cot"
-	"imagecot/curate"
 	"imagecot/models/llavaov"
 	"imagecot/world"
 )
@@ -67,7 +66,7 @@ func (w *Reward) others(img image.Image, rng *rand.Rand) ([]world.Question, erro
 	var out []world.Question
 	for range 4 * w.data.Others {
 		q := world.LaterQuestions.Draw(rng, seen)
-		if len(out) == w.data.Others || world.HeldOut(q.Prompt) || curate.Validation(q.Prompt.Prompt, w.data.Validation) {
+		if len(out) == w.data.Others || w.kept(q.Prompt) {
 			continue
 		}
 		verdict, err := world.Evaluator().Evaluate(context.Background(), img, q.Prompt)

@@ -24,7 +24,7 @@ func (w *Reward) openPARMPP() error {
 	if err := w.openPARM(); err != nil {
 		return err
 	}
-	rows, err := curate.Read[curate.Reflected](w.data.Reflection)
+	rows, err := curate.ReadTraining[curate.Reflected](w.data.Reflection)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (w *Reward) openPARMPP() error {
 		if r.Correct != (r.Reason == "") {
 			return fmt.Errorf("objective: reward: image %d of %s (%q) is labelled %v with the reason %q", i, w.data.Reflection, r.Prompt, r.Correct, r.Reason)
 		}
-		if curate.Validation(r.Prompt, w.data.Validation) {
+		if curate.Validation(r.Scene(), w.data.Validation) {
 			continue
 		}
 		kept = append(kept, r)

@@ -12,6 +12,7 @@ import (
 	"imagecot/ckpt"
 	"imagecot/cot"
 	"imagecot/curate"
+	"imagecot/geneval"
 	"imagecot/internal/graphx"
 	"imagecot/internal/prng"
 	"imagecot/models/llavaov"
@@ -72,10 +73,10 @@ type shown struct {
 	other    cot.QuestionKind // what these ask: outcome, or potential before the last step
 }
 
-// mirror turns the words of what is asked, if the mirrored prompt asks for no test prompt's scene.
-func (s *shown) mirror() bool {
+// mirror turns the words of what is asked, if the mirrored prompt asks for no scene that is kept.
+func (s *shown) mirror(kept func(geneval.Metadata) bool) bool {
 	m, err := world.ParsePrompt(world.MirrorText(s.prompt))
-	if err != nil || world.HeldOut(m) {
+	if err != nil || kept(m) {
 		return false
 	}
 	for _, e := range s.examples {
@@ -84,6 +85,11 @@ func (s *shown) mirror() bool {
 		}
 	}
 	return true
+}
+
+// kept says whether a prompt asks for the scene of a test prompt, or for one of those that choose among models.
+func (w *Reward) kept(m geneval.Metadata) bool {
+	return world.HeldOut(m) || curate.Validation(curate.Scene(m), w.data.Validation)
 }
 
 // NewReward reads the data and the tokenizer.
@@ -151,14 +157,14 @@ func (w *Reward) ask(kind cot.QuestionKind, prompt string, yes bool) llavaov.Exa
 
 // openORM pairs a right and a wrong final image of one prompt.
 func (w *Reward) openORM() error {
-	rows, err := curate.Read[curate.Image](w.data.From)
+	rows, err := curate.ReadTraining[curate.Image](w.data.From)
 	if err != nil {
 		return err
 	}
 	var kept []curate.Image
 	var items []curate.Item
 	for _, r := range rows {
-		if !curate.Validation(r.Prompt, w.data.Validation) {
+		if !curate.Validation(r.Scene(), w.data.Validation) {
 			kept = append(kept, r)
 			items = append(items, curate.Item{Task: r.Task, Group: r.Prompt, Yes: r.Correct})
 		}
@@ -183,14 +189,14 @@ func (w *Reward) openORM() error {
 
 // openPRM pairs a promising and a hopeless image of the same step of one prompt.
 func (w *Reward) openPRM() error {
-	rows, err := curate.Read[curate.Step](w.data.From)
+	rows, err := curate.ReadTraining[curate.Step](w.data.From)
 	if err != nil {
 		return err
 	}
 	var kept []curate.Step
 	var items []curate.Item
 	for _, r := range rows {
-		if !curate.Validation(r.Prompt, w.data.Validation) {
+		if !curate.Validation(r.Scene(), w.data.Validation) {
 			kept = append(kept, r)
 			items = append(items, curate.Item{Task: r.Task, Group: fmt.Sprint(r.Prompt, "@", r.Step), Yes: r.Yes()})
 		}
@@ -217,7 +223,7 @@ const takenForGranted = 1e-3
 // on the other side of clarity. Half of the groups take the last step, where the outcome is asked as well, and the rest
 // the other steps whose potential is labelled, one as often as the other.
 func (w *Reward) openPARM() error {
-	rows, err := curate.Read[curate.Parm](w.data.From)
+	rows, err := curate.ReadTraining[curate.Parm](w.data.From)
 	if err != nil {
 		return err
 	}
@@ -225,7 +231,7 @@ func (w *Reward) openPARM() error {
 	last := map[parmPath][]int32{}
 	clear, blurred := map[string][]curate.Parm{}, map[string][]curate.Parm{}
 	for _, r := range rows {
-		if curate.Validation(r.Prompt, w.data.Validation) {
+		if curate.Validation(r.Scene(), w.data.Validation) {
 			continue
 		}
 		switch curate.Label(r.Clarity) {
@@ -366,7 +372,7 @@ func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
 	for len(tokens) < w.recipe.Batch-w.data.Renders {
 		turn := w.data.Mirror && rng.IntN(2) == 0
 		for _, s := range w.draw(rng) {
-			mirrored = append(mirrored, turn && s.mirror())
+			mirrored = append(mirrored, turn && s.mirror(w.kept))
 			tokens = append(tokens, s.tokens)
 			all = append(all, s)
 		}

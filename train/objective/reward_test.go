@@ -213,7 +213,7 @@ func checkGroup(t *testing.T, w *Reward, group []shown) {
 	}
 }
 
-// rewardMirrors: about half of the images are flipped, with their words, and no test prompt comes about.
+// rewardMirrors: about half of the images are flipped, with their words, and no prompt comes about that tests or chooses.
 func rewardMirrors(t *testing.T, dir string) {
 	r := rewardRecipe(dir, "parm", "early")
 	r.Data["not_clear_weight"] = 3.
@@ -229,7 +229,7 @@ func rewardMirrors(t *testing.T, dir string) {
 				t.Fatalf("a no to clarity weighs %v, want 3", e.Weight)
 			}
 			before := s.examples[0][0].Text
-			if !s.mirror() {
+			if !s.mirror(w.kept) {
 				kept++
 				continue
 			}
@@ -237,8 +237,8 @@ func rewardMirrors(t *testing.T, dir string) {
 			if got := s.examples[0][0].Text; got != world.MirrorText(before) {
 				t.Fatalf("%q became %q", before, got)
 			}
-			if m, err := world.ParsePrompt(world.MirrorText(s.prompt)); err != nil || world.HeldOut(m) {
-				t.Fatalf("%q became a test prompt (%v)", s.prompt, err)
+			if m, err := world.ParsePrompt(world.MirrorText(s.prompt)); err != nil || world.HeldOut(m) || curate.Validation(curate.Scene(m), w.data.Validation) {
+				t.Fatalf("%q became a prompt that tests or chooses models (%v)", s.prompt, err)
 			}
 		}
 	}
@@ -271,7 +271,7 @@ func rewardAsksOthers(t *testing.T, dir string) {
 			if q.Label != scene.Satisfies(q.Prompt) {
 				t.Fatalf("%q is answered %v about %v", q.Prompt.Prompt, q.Label, scene.Objects)
 			}
-			if world.HeldOut(q.Prompt) || curate.Validation(q.Prompt.Prompt, .3) {
+			if world.HeldOut(q.Prompt) || curate.Validation(curate.Scene(q.Prompt), .3) {
 				t.Fatalf("%q tests or chooses models", q.Prompt.Prompt)
 			}
 		}
