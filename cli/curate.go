@@ -77,7 +77,7 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVarP(&count, "count", "c", 640, "how many prompts, the tasks in turn")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "the same seed draws the same prompts")
-	cmd.Flags().Float64Var(&share, "validation", 0, "only those of them that a training with this share of validation prompts leaves out (0 = all)")
+	cmd.Flags().Float64Var(&share, "validation", 0, "only those whose scenes a training with this share of validation scenes leaves out (0 = all)")
 	cmd.Flags().StringSliceVar(&tasks, "task", nil, "only those of them that belong to these tasks (default: all)")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "file to write (default: standard output)")
 	return cmd
@@ -100,7 +100,7 @@ func (a *app) curateFlags(cmd *cobra.Command, c *curateFlags) {
 	a.generatorFlags(cmd, &c.recipe)
 	f := cmd.Flags()
 	f.StringVar(&c.prompts, "prompts", "", "prompt file of `imagecot curate prompts` (default: draw --count prompts)")
-	f.BoolVar(&c.test, "test", false, "the test prompts: data to measure judges and corrections with, which no training takes")
+	f.BoolVar(&c.test, "test", false, "the test prompts instead: data to measure with, which training refuses")
 	f.IntVarP(&c.count, "count", "c", c.count, "how many prompts to draw")
 	f.IntVar(&c.each, "each", c.each, "paths a prompt")
 	f.IntVar(&c.part, "part", 16, "prompts a part; a stopped run goes on at the first missing part")
@@ -110,7 +110,7 @@ func (a *app) curateFlags(cmd *cobra.Command, c *curateFlags) {
 // openCurate loads the generator and the prompts, and refuses prompts that ask for a test prompt's scene unless --test asks for
 // nothing else.
 func (a *app) openCurate(cmd *cobra.Command, c curateFlags) (*experiment.Pipeline, []geneval.Metadata, error) {
-	list, err := c.list()
+	list, err := c.list(cmd.Flags().Changed("count"))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -126,10 +126,10 @@ func (a *app) openCurate(cmd *cobra.Command, c curateFlags) (*experiment.Pipelin
 }
 
 // list is the prompts that the flags ask for.
-func (c curateFlags) list() ([]geneval.Metadata, error) {
+func (c curateFlags) list(counted bool) ([]geneval.Metadata, error) {
 	if c.test {
-		if c.prompts != "" {
-			return nil, usage("", "--test and --prompts exclude one another")
+		if c.prompts != "" || counted {
+			return nil, usage("", "--test takes all test prompts: leave out --prompts and --count")
 		}
 		return world.TestPrompts(), nil
 	}
@@ -138,8 +138,8 @@ func (c curateFlags) list() ([]geneval.Metadata, error) {
 	}
 	list, err := testPrompts(c.prompts)
 	for _, m := range list {
-		if world.HeldOut(m) {
-			return nil, usage("draw prompts with `imagecot curate prompts`, or measure with --test", "cli: curate: %q asks for the scene of a test prompt", m.Prompt)
+		if curate.Test(curate.Scene(m)) {
+			return nil, usage("draw prompts with `imagecot curate prompts`, or measure with --test", "curate: %q asks for the scene of a test prompt", m.Prompt)
 		}
 	}
 	return list, err

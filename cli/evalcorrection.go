@@ -19,11 +19,10 @@ func (a *app) evalCorrectionCommand() *cobra.Command {
 	var limit int
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "correction --from DIR", Short: "Measure a generator's self-correction on the validation prompts of curated data",
-		Long: "Corrects wrong images of prompts that training leaves out, once each, with the reason that the data\n" +
+		Use: "correction --from DIR", Short: "Measure a generator's self-correction on curated data that training leaves out",
+		Long: "Corrects wrong images of scenes that training leaves out, once each, with the reason that the data\n" +
 			"give. Prints how many are right then, how many without a reason, how many if drawn anew from the prompt\n" +
-			"alone, and the share of tokens kept. For data of the test prompts (imagecot curate ranking --test) say\n" +
-			"--validation 1.",
+			"alone, and the share of tokens kept. Data of test prompts (imagecot curate ranking --test) are taken whole.",
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := a.open(cmd, r)
@@ -48,7 +47,7 @@ func (a *app) evalCorrectionCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&from, "from", "out/correction", "folder of self-correction data (imagecot curate correction)")
-	f.Float64Var(&share, "validation", .1, "share of the scenes that training leaves out; 1 for data of the test prompts (curate ranking --test)")
+	f.Float64Var(&share, "validation", .1, "share of the scenes that training leaves out; test prompts always are")
 	f.IntVar(&limit, "limit", 100, "correct at most this many images (0 = all)")
 	a.generatorFlags(cmd, &r)
 	f.BoolVar(&asJSON, "json", false, "one JSON list")

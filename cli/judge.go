@@ -18,11 +18,11 @@ func (a *app) judgeCommand() *cobra.Command {
 	var limit int
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "judge NAME --from DIR", Short: "Measure a judge on the validation prompts of curated data",
-		Long: "Asks the judge about the step images of prompts that training leaves out, and prints its accuracy and\n" +
+		Use: "judge NAME --from DIR", Short: "Measure a judge on curated data that training leaves out",
+		Long: "Asks the judge about the step images of scenes that training leaves out, and prints its accuracy and\n" +
 			"the AUC inside a prompt: how often a right image scores higher than a wrong one of the same prompt (and\n" +
 			"step). --reward renders asks about rendered scenes instead, 400 questions a task, half of them with one\n" +
-			"attribute changed. For data of the test prompts (imagecot curate ranking --test) say --validation 1.",
+			"attribute changed. Data of test prompts (imagecot curate ranking --test) are asked about whole.",
 		Args: exactArgs(1, "one judge"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			judge = args[0]
@@ -73,7 +73,7 @@ func (a *app) judgeCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&reward, "reward", "orm", "what the data are for: orm (ranking), prm (steps), parm, parmpp (reflection); or renders, which need none")
 	f.StringVar(&from, "from", "out/ranking", "folder of curated data")
-	f.Float64Var(&share, "validation", .1, "share of the scenes that training leaves out; 1 for data of the test prompts (curate ranking --test)")
+	f.Float64Var(&share, "validation", .1, "share of the scenes that training leaves out; test prompts always are")
 	f.IntVar(&limit, "limit", 0, "ask at most this many questions (0 = all)")
 	f.StringVar(&r.Generator, "generator", r.Generator, "the generator, whose tokenizer shows the images")
 	f.StringVar(&r.Tokenizer, "tokenizer", r.Tokenizer, "the image tokenizer (default: GENERATOR/tokenizer, or tiny)")

@@ -49,6 +49,10 @@ func (a *app) mergeCommand() *cobra.Command {
 			if err := writable(out); err != nil {
 				return err
 			}
+			path := filepath.Join(out, ckpt.ModelFile)
+			if _, err := os.Stat(path); err == nil {
+				return usage("remove it, or name another folder", "%s is there already", path)
+			}
 			for _, name := range beside {
 				text, err := fs.ReadFile(dir, name)
 				if errors.Is(err, fs.ErrNotExist) {
@@ -60,10 +64,6 @@ func (a *app) mergeCommand() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("cli: merge: %w", err)
 				}
-			}
-			path := filepath.Join(out, ckpt.ModelFile)
-			if _, err := os.Stat(path); err == nil {
-				return usage("remove it, or name another folder", "%s is there already", path)
 			}
 			if err := ckpt.Write(path, merged, f.Metadata()); err != nil {
 				return err

@@ -35,7 +35,7 @@ func (a *app) generatorFlags(cmd *cobra.Command, r *experiment.Recipe) {
 // strategyFlags adds the options of single strategies, and --official.
 func (a *app) strategyFlags(cmd *cobra.Command, r *experiment.Recipe) {
 	f := cmd.Flags()
-	f.IntVar(&r.ClearFrom, "clear-from", r.ClearFrom, "for parm and what builds on it: the first step whose image is judged (default: 11 of 18 for the shipped judges, where their data call images clear; else 1)")
+	f.IntVar(&r.ClearFrom, "clear-from", r.ClearFrom, "for parm and what builds on it: the first step whose image is judged (default: 11 of 18 for judges trained here as parm or parmpp, where their data call images clear; else 1)")
 	f.IntVar(&r.Rounds, "rounds", r.Rounds, "for parmpp: corrections at most (default 3)")
 	f.BoolVar(&r.NoReflection, "no-reflection", r.NoReflection, "for parmpp: end with PARM's choice")
 	f.IntVar(&r.Width, "width", r.Width, "beam: paths that are kept (default the square root of n)")

@@ -40,11 +40,7 @@ func (d CorrectionData) Run(ctx context.Context) error {
 	if d.PerImage < 1 || d.PerPrompt < 1 || d.PartSize < 1 {
 		return fmt.Errorf("curate: correction: %d good images for a bad one, %d groups a prompt, %d a part, want at least 1", d.PerImage, d.PerPrompt, d.PartSize)
 	}
-	images, err := Read[Image](d.From)
-	if err != nil {
-		return err
-	}
-	hash, err := Fingerprint(d.From)
+	images, hash, err := readRanking(d.From)
 	if err != nil {
 		return err
 	}
@@ -141,6 +137,7 @@ func (d CorrectionData) card(rows []Correction, couples, bad int) error {
 			fmt.Sprintf("%d groups of prompt, bad image, good image and reason; at most %d a prompt and %d a bad image, seed %d", len(rows), d.PerPrompt, d.PerImage, d.Seed),
 			fmt.Sprintf("reasons by %s for %d bad images; %d groups were left out because there was none (aside.jsonl)", d.Reasons.Name, bad, couples-len(rows)),
 			"bad: the evaluator misses something that the prompt asks for; good: an image of the same prompt where it finds everything",
+			use(rows),
 			"a row below counts two images a group",
 		},
 		rows: balance(labels),

@@ -27,7 +27,6 @@ import (
 
 	"imagecot/geneval"
 	"imagecot/internal/atomicfile"
-	"imagecot/world"
 )
 
 // Evaluate judges a final image by the benchmark's rules.
@@ -66,6 +65,21 @@ func build[Row any](ctx context.Context, dir string, id any, parts int, progress
 		}
 	}
 	return nil
+}
+
+// buildPrompts is build with size prompts a part, whose rows are made one prompt after the other.
+func buildPrompts[Row any](ctx context.Context, dir string, id any, prompts []geneval.Metadata, size int, progress Parts, make func(context.Context, geneval.Metadata) ([]Row, error)) error {
+	return build(ctx, dir, id, (len(prompts)+size-1)/size, progress, func(ctx context.Context, part int) ([]Row, error) {
+		var rows []Row
+		for _, m := range prompts[part*size : min((part+1)*size, len(prompts))] {
+			some, err := make(ctx, m)
+			if err != nil {
+				return nil, fmt.Errorf("prompt %q: %w", m.Prompt, err)
+			}
+			rows = append(rows, some...)
+		}
+		return rows, nil
+	})
 }
 
 // writePart writes one part as Parquet.
@@ -152,20 +166,6 @@ func Read[Row any](from string) ([]Row, error) {
 		all = append(all, rows...)
 	}
 	return all, nil
-}
-
-// ReadTraining is Read for training. A row of a test prompt's scene is an error: such data are made to measure with.
-func ReadTraining[Row interface{ Scene() string }](from string) ([]Row, error) {
-	rows, err := Read[Row](from)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range rows {
-		if scene := r.Scene(); world.HeldOutScene(scene) || geneval.InTest(scene) {
-			return nil, fmt.Errorf("curate: %s is of test prompts (%s), which nothing is trained on: measure with it", from, scene)
-		}
-	}
-	return rows, nil
 }
 
 // readPart reads one file; a damaged one is an error, not a panic.

@@ -129,8 +129,17 @@ func TestNothingIsTrainedOnTestPrompts(t *testing.T) {
 	if rows, err := Read[Image](test); err != nil || len(rows) != 10 {
 		t.Errorf("%d rows to measure with (%v)", len(rows), err)
 	}
-	if _, err := ReadTraining[Image](train + "," + test); err == nil || !strings.Contains(err.Error(), "nothing is trained on") {
+	if _, err := ReadTraining[Image](train + "," + test); err == nil || !strings.Contains(err.Error(), "holds test prompts") {
 		t.Errorf("error %v", err)
+	}
+	talks := Export{Dir: t.TempDir(), From: test, Format: LLaVA, PartSize: 4, Generator: &coin{}}
+	if err := talks.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "holds test prompts") {
+		t.Errorf("conversations to train with: error %v", err)
+	}
+	for _, m := range []geneval.Metadata{world.TestPrompts()[9], geneval.Official()[200]} {
+		if scene := Scene(m); !Test(scene) || !LeftOut(scene, 0) || LeftOut(Scene(trainPrompts(t, 1)[0]), 0) {
+			t.Errorf("%q is no test prompt, or a training prompt is left out", m.Prompt)
+		}
 	}
 }
 

@@ -63,6 +63,11 @@ func (e Export) Run(ctx context.Context) error {
 	case e.PartSize < 1:
 		return fmt.Errorf("curate: export: %d images a part", e.PartSize)
 	case e.Format == LLaVA:
+		for _, r := range rows {
+			if scene := rowScene(r.row.Prompt, r.row.Metadata); Test(scene) {
+				return fmt.Errorf("curate: export: %s holds test prompts (%s), and conversations are to train with", e.From, scene)
+			}
+		}
 		id.Questions = e.Questions.Name
 		return e.llava(ctx, id, rows)
 	case e.Format == ParquetImages:

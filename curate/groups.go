@@ -8,6 +8,16 @@ type group struct {
 	no, yes []Image
 }
 
+// readRanking reads ranking data, from which other data are made, and their fingerprint.
+func readRanking(from string) ([]Image, string, error) {
+	images, err := Read[Image](from)
+	if err != nil {
+		return nil, "", err
+	}
+	hash, err := Fingerprint(from)
+	return images, hash, err
+}
+
 // groups puts ranking data together by prompt, in the order of their first appearance, and refuses images whose grids
 // differ in size.
 func groups(from string, images []Image) ([]group, error) {

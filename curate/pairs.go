@@ -5,9 +5,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-
-	"imagecot/geneval"
-	"imagecot/internal/prng"
 )
 
 // Item is one labelled example as a sampler sees it. Items of one Group differ in nothing but what the judge shall see:
@@ -78,39 +75,6 @@ func (p *Pairs) Draw(rng *rand.Rand) (yes, no int) {
 	g := groups[rng.IntN(len(groups))]
 	return g.yes[rng.IntN(len(g.yes))], g.no[rng.IntN(len(g.no))]
 }
-
-// Validation says whether a scene (Scene) is kept for choosing among trained models: the given share of scenes,
-// the same for every kind of data. Test prompts play no part in it.
-func Validation(scene string, share float64) bool {
-	return float64(prng.Derive(0, "validation\x00"+scene))/math.MaxUint64 < share
-}
-
-// Scene names what a prompt asks for, however it is put (geneval.Key): to leave out "a left of b" and to train on "b right
-// of a" would leave out nothing. A prompt of no known form is its own scene.
-func Scene(m geneval.Metadata) string {
-	key, err := geneval.Key(m)
-	if err != nil {
-		return m.Prompt
-	}
-	return key
-}
-
-// rowScene is the Scene of a row of curated data.
-func rowScene(prompt, metadata string) string {
-	m, err := geneval.ParseMetadata([]byte(metadata))
-	if err != nil {
-		return prompt
-	}
-	return Scene(m)
-}
-
-// Scene is what the row's prompt asks for; the other rows have it too.
-func (r Image) Scene() string      { return rowScene(r.Prompt, r.Metadata) }
-func (r Step) Scene() string       { return rowScene(r.Prompt, r.Metadata) }
-func (r Parm) Scene() string       { return rowScene(r.Prompt, r.Metadata) }
-func (r Reflected) Scene() string  { return rowScene(r.Prompt, r.Metadata) }
-func (r Correction) Scene() string { return rowScene(r.Prompt, r.Metadata) }
-func (r Pair) Scene() string       { return rowScene(r.Prompt, r.Metadata) }
 
 // InsideAUC is the probability that a yes scores higher than a no of the same group (ties count half), a mean over groups
 // with both labels, each weighing the same; and the number of such groups. It is what choosing among paths needs: scores

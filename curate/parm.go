@@ -81,11 +81,7 @@ func (p ParmData) Run(ctx context.Context) error {
 	if p.PartSize < 1 || p.Labels.BlurredBefore > p.Labels.ClearAfter+1 || p.Labels.PotentialFrom < 1 || p.Labels.PotentialFrom > p.Labels.ClearAfter+1 {
 		return fmt.Errorf("curate: parm: labels %+v, %d paths a part", p.Labels, p.PartSize)
 	}
-	images, err := Read[Image](p.From)
-	if err != nil {
-		return err
-	}
-	hash, err := Fingerprint(p.From)
+	images, hash, err := readRanking(p.From)
 	if err != nil {
 		return err
 	}
@@ -142,6 +138,7 @@ func (p ParmData) card() error {
 			fmt.Sprintf("clarity: %d yes (after step %d), %d no (before step %d)", count["clarity 2"], p.Labels.ClearAfter, count["clarity 1"], p.Labels.BlurredBefore),
 			fmt.Sprintf("potential: %d rows, the verdict on the final image of the path, from step %d on; by task below", len(potential), p.Labels.PotentialFrom),
 			fmt.Sprintf("outcome: %d rows, the verdict at the last step", count["outcome"]),
+			use(rows),
 		},
 		rows: balance(potential),
 	}.write(p.Dir)

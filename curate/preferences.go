@@ -58,11 +58,7 @@ func (p PairData) Run(ctx context.Context) error {
 	if p.PerPrompt < 1 || p.PartSize < 1 {
 		return fmt.Errorf("curate: pairs: %d pairs a prompt, %d pairs a part, want at least 1", p.PerPrompt, p.PartSize)
 	}
-	images, err := Read[Image](p.From)
-	if err != nil {
-		return err
-	}
-	hash, err := Fingerprint(p.From)
+	images, hash, err := readRanking(p.From)
 	if err != nil {
 		return err
 	}
@@ -266,6 +262,7 @@ func (p PairData) card(made pairing) error {
 			fmt.Sprintf("from %d images of %d prompts, %d images yes; %d different images are chosen ones", made.images, made.prompts, made.imagesYes, made.chosens),
 			fmt.Sprintf("left out: %d prompts whose images are all yes, %d whose images are all no, %d combinations of equal images", made.allYes, made.allNo, made.equal),
 			"chosen: the evaluator finds everything that the prompt asks for; rejected: another image of the prompt, " + wrong,
+			use(made.pairs),
 			"a row below counts two images a pair",
 		},
 		rows: balance(rows),

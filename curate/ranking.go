@@ -8,7 +8,6 @@ import (
 	"imagecot/cot"
 	"imagecot/geneval"
 	"imagecot/internal/prng"
-	"imagecot/world"
 )
 
 // Image is one row of ranking data: a whole decoding path and the evaluator's verdict on its final image.
@@ -63,19 +62,7 @@ func (r Ranking) Run(ctx context.Context) error {
 	for _, m := range r.Prompts {
 		id.Prompts = append(id.Prompts, m.Dump())
 	}
-	parts := (len(r.Prompts) + r.PartSize - 1) / r.PartSize
-	err := build(ctx, r.Dir, id, parts, r.Progress, func(ctx context.Context, part int) ([]Image, error) {
-		var rows []Image
-		for _, m := range r.Prompts[part*r.PartSize : min((part+1)*r.PartSize, len(r.Prompts))] {
-			some, err := r.prompt(ctx, m)
-			if err != nil {
-				return nil, fmt.Errorf("prompt %q: %w", m.Prompt, err)
-			}
-			rows = append(rows, some...)
-		}
-		return rows, nil
-	})
-	if err != nil {
+	if err := buildPrompts(ctx, r.Dir, id, r.Prompts, r.PartSize, r.Progress, r.prompt); err != nil {
 		return err
 	}
 	return r.card()
@@ -132,12 +119,8 @@ func (r Ranking) card() error {
 		return err
 	}
 	var labels []labelled
-	use := "no prompt asks for the scene of a test prompt (compared by geneval.Key)"
 	for _, row := range rows {
 		labels = append(labels, labelled{row.Task, row.Prompt, row.Correct})
-		if world.HeldOutScene(row.Scene()) {
-			use = "there are test prompts: these data are to measure with, and no training takes them"
-		}
 	}
 	return card{
 		title: "Ranking data",
@@ -145,7 +128,7 @@ func (r Ranking) card() error {
 			fmt.Sprintf("%d prompts, %d images each, run seed %d; made as recipe.json says", len(r.Prompts), r.Each, r.Seed),
 			"yes: the evaluator finds everything that the prompt asks for in the final image",
 			"tokens of every step image are kept (samples), so the same paths serve as PARM data",
-			use,
+			use(rows),
 		},
 		rows: balance(labels),
 	}.write(r.Dir)

@@ -41,11 +41,7 @@ func (d ReflectionData) Run(ctx context.Context) error {
 	if d.Count < 0 || d.PartSize < 1 {
 		return fmt.Errorf("curate: reflection: %d images, %d images a part", d.Count, d.PartSize)
 	}
-	images, err := Read[Image](d.From)
-	if err != nil {
-		return err
-	}
-	hash, err := Fingerprint(d.From)
+	images, hash, err := readRanking(d.From)
 	if err != nil {
 		return err
 	}
@@ -88,7 +84,7 @@ func (d ReflectionData) choose(images []Image) (wrong, right []Image, err error)
 	for _, g := range all {
 		no = append(no, g.no)
 	}
-	for _, mixed := range []bool{true, false} { // right images of prompts that have wrong ones too come first
+	for _, mixed := range []bool{true, false} { // in every round of spread right images of prompts that have wrong ones too come first
 		for _, g := range all {
 			if (len(g.no) > 0) == mixed {
 				yes = append(yes, g.yes)
@@ -168,6 +164,7 @@ func (d ReflectionData) card(rows []Reflected, asked int) error {
 			fmt.Sprintf("%d final images, %d wrong with a reason and %d right (80 to 20 where there are enough), seed %d", len(rows), no, len(rows)-no, d.Seed),
 			fmt.Sprintf("reasons by %s; %d images got none and were set aside (aside.jsonl)", d.Reasons.Name, asked-no),
 			"yes: the evaluator finds everything that the prompt asks for",
+			use(rows),
 		},
 		rows: balance(labels),
 	}.write(d.Dir)

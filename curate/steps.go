@@ -63,19 +63,7 @@ func (s Steps) Run(ctx context.Context) error {
 	for _, m := range s.Prompts {
 		id.Prompts = append(id.Prompts, m.Dump())
 	}
-	parts := (len(s.Prompts) + s.PartSize - 1) / s.PartSize
-	err := build(ctx, s.Dir, id, parts, s.Progress, func(ctx context.Context, part int) ([]Step, error) {
-		var rows []Step
-		for _, m := range s.Prompts[part*s.PartSize : min((part+1)*s.PartSize, len(s.Prompts))] {
-			some, err := s.prompt(ctx, m)
-			if err != nil {
-				return nil, fmt.Errorf("prompt %q: %w", m.Prompt, err)
-			}
-			rows = append(rows, some...)
-		}
-		return rows, nil
-	})
-	if err != nil {
+	if err := buildPrompts(ctx, s.Dir, id, s.Prompts, s.PartSize, s.Progress, s.prompt); err != nil {
 		return err
 	}
 	return s.card()
@@ -148,6 +136,7 @@ func (s Steps) card() error {
 	lines := []string{
 		fmt.Sprintf("%d prompts, %d paths each, steps %v, %d roll-outs a step, run seed %d", len(s.Prompts), s.Each, s.At, s.Rollouts, s.Seed),
 		"yes: the final image of at least one roll-out from the step is correct",
+		use(rows),
 	}
 	for _, at := range s.At {
 		n, yes := 0, 0

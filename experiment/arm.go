@@ -65,7 +65,7 @@ func (p *Pipeline) Arm(spec string) (Arm, error) {
 		Name: spec, judge: j.memoJudge, WholePaths: name == "orm" || name == "self",
 		Forks: name == "prm" || name == "beam" || name == "search" || name == "parmpp",
 	}
-	r.ClearFrom = clearFrom(r, judgeName)
+	r.ClearFrom = clearFrom(r, j.trained)
 	a.Strategy, err = p.judged(r, j, words)
 	if s, ok := a.Strategy.(parmpp.Strategy); ok && s.Corrector != nil {
 		a.corrector = p.corrector
@@ -73,10 +73,10 @@ func (p *Pipeline) Arm(spec string) (Arm, error) {
 	return a, err
 }
 
-// clearFrom is the first step that PARM asks about, 0 for the first of all: the recipe's, or for the shipped judges the one
-// after which their data call images clear (11 of 18, Deviation D6).
-func clearFrom(r Recipe, judge string) int {
-	if r.ClearFrom > 0 || judge != "parm" && judge != "parmpp" {
+// clearFrom is the first step that PARM asks about, 0 for the first of all: the recipe's, or for judges that were trained as PARM
+// or PARM++ here the one after which their data call images clear (11 of 18, Deviation D6).
+func clearFrom(r Recipe, trained string) int {
+	if r.ClearFrom > 0 || trained != "parm" && trained != "parmpp" {
 		return r.ClearFrom
 	}
 	return curate.DefaultParmLabels(r.Steps).ClearAfter

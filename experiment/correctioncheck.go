@@ -20,13 +20,13 @@ type ReasonScore struct {
 	Partly int `json:"partly"` // at least one of its clauses is among the annotator's
 }
 
-// ReasonRows are the wrong images of a reflection data set's validation prompts, at most limit of them (0 for all).
+// ReasonRows are the wrong images of a reflection data set that training leaves out, at most limit of them (0 for all).
 func ReasonRows(dir string, share float64, limit int) ([]curate.Reflected, error) {
 	rows, err := curate.Read[curate.Reflected](dir)
 	if err != nil {
 		return nil, err
 	}
-	rows = slices.DeleteFunc(rows, func(r curate.Reflected) bool { return r.Correct || !curate.Validation(r.Scene(), share) })
+	rows = slices.DeleteFunc(rows, func(r curate.Reflected) bool { return r.Correct || !curate.LeftOut(r.Scene(), share) })
 	return everyNth(rows, limit), nil
 }
 
@@ -93,7 +93,7 @@ type CorrectionScore struct {
 	Kept      float64 `json:"kept"`      // mean share of the bad image's tokens that the correction keeps
 }
 
-// CheckCorrection corrects the bad images of a self-correction data set's validation prompts, at most limit of them (0 for
+// CheckCorrection corrects the bad images of a self-correction data set that training leaves out, at most limit of them (0 for
 // all), and evaluates what comes out, beside fresh images of the same prompts and seeds.
 func (p *Pipeline) CheckCorrection(ctx context.Context, dir string, share float64, limit int, progress func(done, total int)) ([]CorrectionScore, error) {
 	rows, err := curate.Read[curate.Correction](dir)
@@ -108,7 +108,7 @@ func (p *Pipeline) CheckCorrection(ctx context.Context, dir string, share float6
 	rows = slices.DeleteFunc(rows, func(r curate.Correction) bool {
 		again := seen[r.BadSeed]
 		seen[r.BadSeed] = true
-		return again || !curate.Validation(r.Scene(), share)
+		return again || !curate.LeftOut(r.Scene(), share)
 	})
 	if rows = everyNth(rows, limit); len(rows) == 0 {
 		return nil, fmt.Errorf("experiment: %w: no validation prompt in %s at a share of %v", ErrRecipe, dir, share)

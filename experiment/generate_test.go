@@ -23,7 +23,7 @@ func toyPipeline(strategy string) *Pipeline {
 	r.Strategy, r.N, r.Steps = strategy, 3, (&toy{}).Steps()
 	p := &Pipeline{Recipe: r, Generator: &toy{}, Models: map[string]string{"generator": "toy"}, judges: map[string]openedJudge{}, note: quiet, told: map[string]bool{}, side: world.Side}
 	for _, name := range []string{"orm", "prm", "parm", "parmpp", "judge", "self"} {
-		p.judges[name] = openedJudge{newMemoJudge(&lightMeter{}), "paper", name == "self"}
+		p.judges[name] = openedJudge{newMemoJudge(&lightMeter{}), "paper", name == "self", name}
 	}
 	return p
 }

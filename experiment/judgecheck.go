@@ -26,13 +26,13 @@ type CheckRow struct {
 	Image  image.Image // instead of Tokens; renders
 }
 
-// CheckRows reads the validation prompts of curated data: ranking data ask the outcome, step data the process, PARM data
-// clarity, potential and outcome, reflection data the reflection. Training leaves these prompts out, and no test prompt is among them, so models may be
-// chosen by them.
+// CheckRows reads the rows of curated data that training leaves out: ranking data ask the outcome, step data the process, PARM data
+// clarity, potential and outcome, reflection data the reflection. Training leaves these scenes out, so models may be chosen by them; data of test prompts
+// are read whole, and measure only.
 func CheckRows(dir, reward string, share float64) ([]CheckRow, error) {
 	var out []CheckRow
 	add := func(scene string, row CheckRow) {
-		if curate.Validation(scene, share) {
+		if curate.LeftOut(scene, share) {
 			out = append(out, row)
 		}
 	}

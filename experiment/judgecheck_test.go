@@ -1,10 +1,48 @@
 package experiment
 
 import (
+	"path/filepath"
 	"testing"
 
+	"imagecot/curate"
+	"imagecot/geneval"
 	"imagecot/world"
+
+	"github.com/parquet-go/parquet-go"
 )
+
+// What training leaves out is asked about: of training prompts the share's scenes, test prompts whole.
+func TestCheckRowsAreLeftOut(t *testing.T) {
+	write := func(prompts []geneval.Metadata) string {
+		var rows []curate.Image
+		for _, m := range prompts {
+			rows = append(rows, curate.Image{Task: m.Tag, Prompt: m.Prompt, Metadata: m.Dump(), Steps: 1, Samples: []int32{0}})
+		}
+		dir := t.TempDir()
+		if err := parquet.WriteFile(filepath.Join(dir, "part-00000.parquet"), rows); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	prompts, want := world.TrainPrompts(geneval.Position), map[string]bool{}
+	for _, m := range prompts {
+		if curate.Validation(curate.Scene(m), .5) {
+			want[m.Prompt] = true
+		}
+	}
+	rows, err := CheckRows(write(prompts), "orm", .5)
+	if err != nil || len(rows) != len(want) || len(want) == len(prompts) {
+		t.Errorf("%d of %d prompts are asked about, want %d (%v)", len(rows), len(prompts), len(want), err)
+	}
+	for _, r := range rows {
+		if !want[r.Prompt] {
+			t.Errorf("%q was trained on", r.Prompt)
+		}
+	}
+	if rows, err := CheckRows(write(world.TestPrompts()), "orm", .1); err != nil || len(rows) != 304 {
+		t.Errorf("%d of 304 test prompts are asked about (%v)", len(rows), err)
+	}
+}
 
 // The evaluator agrees with every label of a question about a render, and half of a task's questions are answered yes.
 func TestRenderRowsAreTrue(t *testing.T) {
@@ -50,15 +88,24 @@ func TestCheckJudgeOnRenders(t *testing.T) {
 	}
 }
 
-// The shipped PARM and PARM++ are asked from where their data call images clear, unless the recipe says otherwise; other
-// judges from the first step on.
+// What was trained here as PARM or PARM++ is asked from where its data call images clear, unless the recipe says otherwise; other
+// judges from the first step on. It is the manifest that says so, for shipped judges and for those in a folder.
 func TestClearFrom(t *testing.T) {
 	for _, c := range []struct {
-		judge            string
+		trained          string
 		asked, steps, at int
-	}{{"parm", 0, 18, 11}, {"parmpp", 0, 9, 6}, {"parm", 1, 18, 1}, {"judge", 0, 18, 0}, {"folder/parm", 0, 18, 0}, {"judge", 4, 18, 4}} {
-		if got := clearFrom(Recipe{ClearFrom: c.asked, Steps: c.steps}, c.judge); got != c.at {
+	}{{"parm", 0, 18, 11}, {"parmpp", 0, 9, 6}, {"parm", 1, 18, 1}, {"orm", 0, 18, 0}, {"", 0, 18, 0}, {"", 4, 18, 4}} {
+		if got := clearFrom(Recipe{ClearFrom: c.asked, Steps: c.steps}, c.trained); got != c.at {
 			t.Errorf("%+v: step %d", c, got)
+		}
+	}
+	for judge, want := range map[string]string{"parm": "parm", "parmpp": "parmpp", "orm": "orm", "judge": "", t.TempDir(): ""} {
+		dir, err := ModelFolder(judge, "judge")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := trainedAs(dir); got != want {
+			t.Errorf("%s was trained as %q, want %q", judge, got, want)
 		}
 	}
 }

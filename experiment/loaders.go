@@ -1,6 +1,7 @@
 package experiment
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -164,35 +165,36 @@ func checkResolution(name string, cfg showo.Config, images magvit.Config) (int, 
 }
 
 // openJudge loads a judge by name and says which wording it understands and what it is.
-func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err error) {
+func (p *Pipeline) openJudge(name string) (j openedJudge, id string, err error) {
 	if name == selfJudge {
-		words = "paper"
+		words := "paper"
 		if p.tinyWorld() {
 			words = "tiny"
 		}
-		if j, err = p.self(); err != nil {
-			return nil, "", "", fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
+		self, err := p.self()
+		if err != nil {
+			return openedJudge{}, "", fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
 		}
-		return j, words, p.Models["generator"], nil
+		return openedJudge{newMemoJudge(self), words, true, ""}, p.Models["generator"], nil
 	}
 	if spec, ok := strings.CutPrefix(name, "openai:"); ok {
 		o, err := openai.ParseSpec(spec)
 		if err != nil {
-			return nil, "", "", fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
+			return openedJudge{}, "", fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
 		}
 		remote, err := openai.New(o)
 		if err != nil {
-			return nil, "", "", fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
+			return openedJudge{}, "", fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
 		}
-		return remote, "paper", name, nil
+		return openedJudge{newMemoJudge(remote), "paper", false, ""}, name, nil
 	}
 	dir, err := ModelFolder(name, "judge")
 	if err != nil {
-		return nil, "", "", err
+		return openedJudge{}, "", err
 	}
 	tok, err := textTokenizer(name, dir)
 	if err != nil {
-		return nil, "", "", refuse(name, err)
+		return openedJudge{}, "", refuse(name, err)
 	}
 	o := llavaov.Options{Official: p.Recipe.Official, DType: p.Recipe.DType, Batch: p.questions}
 	if p.tinyWorld() {
@@ -200,9 +202,9 @@ func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err er
 	}
 	local, err := llavaov.OpenFS(p.backend, dir, ".", tok, o)
 	if err != nil {
-		return nil, "", "", refuse(name, err)
+		return openedJudge{}, "", refuse(name, err)
 	}
-	words = "paper"
+	words := "paper"
 	if local.Model().Config().Vision.ImageSize == world.Side {
 		words = "tiny"
 	}
@@ -210,7 +212,24 @@ func (p *Pipeline) openJudge(name string) (j cot.Judge, words, id string, err er
 		words = published.Questions
 	}
 	if id, err = identify(name, dir); err != nil {
-		return nil, "", "", err
+		return openedJudge{}, "", err
 	}
-	return local, words, id, nil
+	return openedJudge{newMemoJudge(local), words, false, trainedAs(dir)}, id, nil
+}
+
+// trainedAs is the reward model that a judge's manifest names, "" without one.
+func trainedAs(dir fs.FS) string {
+	m, err := ckpt.ReadManifestFS(dir, ".")
+	if err != nil {
+		return ""
+	}
+	var recipe struct {
+		Data struct {
+			Reward string `json:"reward"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(m.Recipe, &recipe); err != nil {
+		return ""
+	}
+	return recipe.Data.Reward
 }

@@ -104,11 +104,13 @@ type verdictKey struct {
 	metadata string
 }
 
-// openedJudge is a judge, the wording that it understands, and whether it reads tokens instead of pixels.
+// openedJudge is a judge, the wording that it understands, whether it reads tokens instead of pixels, and as which reward model
+// (orm, prm, parm, parmpp) its manifest says that it was trained.
 type openedJudge struct {
 	*memoJudge
 	questions string
 	tokens    bool
+	trained   string
 }
 
 // judge opens a judge, or returns the one that is open under that name.
@@ -116,13 +118,13 @@ func (p *Pipeline) judge(name string) (openedJudge, error) {
 	if j, ok := p.judges[name]; ok {
 		return j, nil
 	}
-	j, words, id, err := p.openJudge(name)
+	j, id, err := p.openJudge(name)
 	if err != nil {
 		return openedJudge{}, err
 	}
-	p.judges[name] = openedJudge{newMemoJudge(j), words, name == selfJudge}
+	p.judges[name] = j
 	models := maps.Clone(p.Models) // runs that were started keep theirs
 	models["judge "+name] = id
 	p.Models = models
-	return p.judges[name], nil
+	return j, nil
 }

@@ -31,7 +31,7 @@ type Recipe struct {
 	DType string `yaml:"dtype" json:"dtype,omitempty"`
 
 	// Options of single strategies; zero values are their defaults.
-	ClearFrom    int     `yaml:"clear_from" json:"clear_from,omitempty"`       // parm and what builds on it: first step asked about; 0 means 1, or where the shipped judges' data call images clear
+	ClearFrom    int     `yaml:"clear_from" json:"clear_from,omitempty"`       // parm and what builds on it: first step asked about; 0 means 1, or where the data of judges trained here call images clear
 	Rounds       int     `yaml:"rounds" json:"rounds,omitempty"`               // parmpp: corrections at most; 0 means the paper's 3
 	NoReflection bool    `yaml:"no_reflection" json:"no_reflection,omitempty"` // parmpp: end with PARM's choice
 	Width        int     `yaml:"width" json:"width,omitempty"`                 // beam: paths kept; 0 means the square root of n

@@ -49,10 +49,15 @@ func Caption(rng *rand.Rand, s Scene) string {
 	return templates.Two(a.Shape.String(), b.Shape.String()).Prompt
 }
 
+// TwoShapes says whether the scene is two objects of different shapes, which Related can tell something about.
+func (s Scene) TwoShapes() bool {
+	return len(s.Objects) == 2 && s.Objects[0].Shape != s.Objects[1].Shape
+}
+
 // Related draws a caption of two objects of different shapes that is always right: how they lie, or, half the time where their
 // colours differ, which colour each has. ok is false for other scenes.
 func Related(rng *rand.Rand, s Scene) (caption string, ok bool) {
-	if len(s.Objects) != 2 || s.Objects[0].Shape == s.Objects[1].Shape {
+	if !s.TwoShapes() {
 		return "", false
 	}
 	first := rng.IntN(2)

@@ -33,14 +33,8 @@ func TrainPrompts(task string) []geneval.Metadata {
 	return slices.DeleteFunc(AllPrompts(task), func(m geneval.Metadata) bool { return held[key(m)] })
 }
 
-// HeldOut reports whether a prompt asks for the same scene as a test prompt.
-func HeldOut(m geneval.Metadata) bool {
-	k, err := geneval.Key(m)
-	return err == nil && HeldOutScene(k)
-}
-
-// HeldOutScene is HeldOut for a scene's key (geneval.Key).
-func HeldOutScene(key string) bool { return heldKeys()[key] }
+// HeldOut reports whether a scene, named by geneval.Key, is a test prompt's.
+func HeldOut(scene string) bool { return heldKeys()[scene] }
 
 var heldKeys = sync.OnceValue(func() map[string]bool {
 	held := map[string]bool{}

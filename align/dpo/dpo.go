@@ -198,7 +198,11 @@ func (d *DPO) Prepare(ctx context.Context, show io.Writer) error {
 	fmt.Fprintf(show, "%d pairs (%d more are held out), %d masks each; %d steps of %d pairs go through them %.3g times\n", len(d.pairs), len(d.heldOut.pairs), d.used, d.recipe.MaxSteps,
 		d.recipe.Batch*d.recipe.Accum, float64(d.recipe.MaxSteps*d.recipe.Batch*d.recipe.Accum)/float64(len(d.pairs)))
 	shape := []int{len(d.pairs), d.used, 2}
-	key := fmt.Sprint(d.policy.Parent.SHA256, d.hash, shape, d.data.Validation, d.data.MinRate, d.data.Dropout, d.data.Official)
+	pairs := uint64(0)
+	for _, p := range d.pairs {
+		pairs = prng.Derive(pairs, "pair", p.Seed)
+	}
+	key := fmt.Sprint(d.policy.Parent.SHA256, d.hash, shape, pairs, d.data.MinRate, d.data.Dropout, d.data.Official)
 	f, err := ckpt.Open(filepath.Join(d.dir, cacheFile))
 	if err == nil {
 		defer f.Close()
@@ -292,6 +296,9 @@ func (d *DPO) Init() (map[string]*tensors.Tensor, error) { return d.policy.Weigh
 
 // Config implements objective.Trainable.
 func (d *DPO) Config() ([]byte, error) { return d.policy.JSON() }
+
+// TextTokenizer implements objective.Worded.
+func (d *DPO) TextTokenizer() map[string][]byte { return d.policy.TextTokenizer() }
 
 // Final implements objective.Trainable.
 func (d *DPO) Final(w map[string]*tensors.Tensor) map[string]*tensors.Tensor { return maps.Clone(w) }

@@ -17,11 +17,13 @@ import (
 	"imagecot/align/policy/policytest"
 	"imagecot/ckpt"
 	"imagecot/curate"
+	"imagecot/geneval"
 	"imagecot/internal/enginetest"
 	"imagecot/internal/graphx"
 	"imagecot/internal/prng"
 	"imagecot/train"
 	"imagecot/train/objective"
+	"imagecot/world"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/graph"
@@ -332,14 +334,12 @@ func TestTrainingPrefersTheChosenAndResumes(t *testing.T) {
 
 func TestHeldOutPairsAreWatchedAndEndTheRun(t *testing.T) {
 	be, init := enginetest.Go(t), policytest.Folder(t, nil)
-	// What is chosen has even codes on the prompts that are trained on, and odd ones on the others: learning hurts there.
-	prompts, from := []string{}, ""
-	for i := range 40 {
-		prompts = append(prompts, fmt.Sprintf("a photo of a disc %d", i))
-	}
-	from = pairs(t, 40, func(p []curate.Pair) {
+	// What is chosen has even codes on the scenes that are trained on, and odd ones on the others: learning hurts there.
+	prompts := world.TrainPrompts(geneval.Position)
+	from := pairs(t, 40, func(p []curate.Pair) {
 		for i := range p {
-			if p[i].Prompt = prompts[i]; curate.Validation(prompts[i], .3) {
+			p[i].Prompt, p[i].Metadata = prompts[i].Prompt, prompts[i].Dump()
+			if curate.Validation(curate.Scene(prompts[i]), .3) {
 				p[i].Chosen, p[i].Rejected = p[i].Rejected, p[i].Chosen
 			}
 		}
@@ -379,7 +379,7 @@ func TestHeldOutPairsAreWatchedAndEndTheRun(t *testing.T) {
 	}
 	d := open(t, be, r, t.TempDir())
 	for _, p := range d.pairs {
-		if curate.Validation(p.Prompt, .3) {
+		if curate.Validation(p.Scene(), .3) {
 			t.Errorf("%q is trained on", p.Prompt)
 		}
 	}
@@ -453,12 +453,14 @@ func TestBadInputIsNamed(t *testing.T) {
 	equal := pairs(t, 4, func(p []curate.Pair) { p[2].Rejected = p[2].Chosen })
 	big := pairs(t, 4, func(p []curate.Pair) { p[1].Chosen[0] = policytest.Codes })
 	short := pairs(t, 4, func(p []curate.Pair) { p[1].Chosen = p[1].Chosen[1:] })
+	test := pairs(t, 4, func(p []curate.Pair) { p[3].Metadata = world.TestPrompts()[0].Dump() })
 	long := pairs(t, 4, func(p []curate.Pair) { p[3].Prompt = strings.Repeat("a photo of a disc ", 9) })
 	for want, r := range map[string]train.Recipe{
 		"images are equal":         recipe(t, init, equal, ""),
 		"image token 0 is 8":       recipe(t, init, big, ""),
 		"3 image tokens, want 4":   recipe(t, init, short, ""),
 		"too long":                 recipe(t, init, long, ""),
+		"holds test prompts":       recipe(t, init, test, ""),
 		"holds no pair":            recipe(t, init, pairs(t, 0, nil), ""),
 		"holds no data":            recipe(t, init, t.TempDir(), ""),
 		"1 <= average <= masks":    recipe(t, init, good, ", average: 2"),

@@ -323,6 +323,9 @@ func (g *Guide) Init() (map[string]*tensors.Tensor, error) { return g.policy.Wei
 // Config implements objective.Trainable.
 func (g *Guide) Config() ([]byte, error) { return g.policy.JSON() }
 
+// TextTokenizer implements objective.Worded.
+func (g *Guide) TextTokenizer() map[string][]byte { return g.policy.TextTokenizer() }
+
 // Final implements objective.Trainable.
 func (g *Guide) Final(w map[string]*tensors.Tensor) map[string]*tensors.Tensor { return maps.Clone(w) }
 

@@ -140,7 +140,7 @@ func (s Stop) check(lines []watchLine, step int) error {
 			low = 0
 		}
 		if s.Patience > 0 && s.Drop > 0 && low >= s.Patience {
-			return fmt.Errorf("%w: at step %d the held-out judge's mean is %.3f, for the %d. time in a row more than %g below its best, %.3f",
+			return fmt.Errorf("%w: at step %d the held-out judge's mean is %.3f, %d times in a row more than %g below its best, %.3f",
 				train.ErrStop, l.Step, *l.HeldOut, low, s.Drop, best)
 		}
 	}

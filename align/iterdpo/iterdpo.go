@@ -106,7 +106,7 @@ func (d *run) rounds(ctx context.Context) error {
 	if err := d.data.Validate(); err != nil {
 		return err
 	}
-	at := d.recipe.InitFrom
+	at, steps := d.recipe.InitFrom, 0
 	var parents []ckpt.Parent
 	for round := 1; round <= d.data.Rounds; round++ {
 		next, err := d.round(ctx, round, at)
@@ -124,9 +124,9 @@ func (d *run) rounds(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		parents, at = append(parents, self), next
+		parents, at, steps = append(parents, self), next, steps+m.Steps
 	}
-	return d.finish(at, parents)
+	return d.finish(at, parents, steps)
 }
 
 // round makes one round from the policy in a folder and returns the folder of the next policy.
@@ -201,17 +201,24 @@ func (d *run) clock() curate.Parts {
 }
 
 // finish copies the last policy to DIR/final with a manifest that names the whole line.
-func (d *run) finish(from string, parents []ckpt.Parent) error {
+func (d *run) finish(from string, parents []ckpt.Parent, steps int) error {
 	to := filepath.Join(d.dir, "final")
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return fmt.Errorf("iterdpo: %w", err)
 	}
-	for _, name := range []string{"config.json", "tokenizer.json", ckpt.ModelFile} {
-		data, err := os.ReadFile(filepath.Join(from, name))
+	files, err := os.ReadDir(from)
+	if err != nil {
+		return fmt.Errorf("iterdpo: %w", err)
+	}
+	for _, f := range files {
+		if f.Name() == ckpt.ManifestFile || !f.Type().IsRegular() {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(from, f.Name()))
 		if err != nil {
 			return fmt.Errorf("iterdpo: %w", err)
 		}
-		if err := atomicfile.WriteFile(filepath.Join(to, name), data, 0o644); err != nil {
+		if err := atomicfile.WriteFile(filepath.Join(to, f.Name()), data, 0o644); err != nil {
 			return err
 		}
 	}
@@ -225,6 +232,6 @@ func (d *run) finish(from string, parents []ckpt.Parent) error {
 	}
 	return ckpt.WriteManifest(to, ckpt.Manifest{
 		Kind: "iterdpo", Name: d.recipe.Name, Recipe: recipe, Parents: parents, DataHash: last.DataHash,
-		Steps: d.data.Rounds * last.Steps, Date: time.Now().UTC().Format(time.RFC3339),
+		Steps: steps, Date: time.Now().UTC().Format(time.RFC3339),
 	})
 }

@@ -72,7 +72,7 @@ func (d Drawing) List(seed uint64) ([]geneval.Metadata, error) {
 		if err != nil {
 			return nil, fmt.Errorf("policy: prompts: %s: %w", d.Prompts, err)
 		}
-		if world.HeldOut(m) || geneval.InTest(key) {
+		if curate.Test(key) {
 			return nil, fmt.Errorf("policy: prompts: %s: %q asks for the scene of a test prompt", d.Prompts, m.Prompt)
 		}
 	}

@@ -31,6 +31,7 @@ type Policy struct {
 	Parent    ckpt.Parent // role "init"
 
 	fresh map[string]*tensors.Tensor // float32, never handed out
+	words map[string][]byte          // files of the text tokenizer; nil where it is the tiny world's
 }
 
 // Open reads a generator's folder by name.
@@ -53,6 +54,16 @@ func Open(open Folders, name string) (*Policy, error) {
 	p.Prompting = showo.NewPrompting(p.Config)
 	if p.Text, err = Words(dir); err != nil {
 		return nil, fmt.Errorf("policy: %s: %w", name, err)
+	}
+	if n := p.Text.VocabSize(); n > p.Config.LLMVocabSize {
+		return nil, fmt.Errorf("policy: %s: its text tokenizer has %d tokens, its language model %d", name, n, p.Config.LLMVocabSize)
+	}
+	if p.words, err = wordFiles(dir); err != nil {
+		return nil, fmt.Errorf("policy: %s: %w", name, err)
+	}
+	if p.words == nil && p.Text.VocabSize() != p.Config.LLMVocabSize {
+		return nil, fmt.Errorf("policy: %s has no text tokenizer, and the tiny world's (%d tokens, not %d) is not its own: put its tokenizer.json into a folder with the weights",
+			name, p.Text.VocabSize(), p.Config.LLMVocabSize)
 	}
 	if p.Parent, err = Parent(dir, "init", name); err != nil {
 		return nil, err
@@ -88,6 +99,29 @@ func Words(dir fs.FS) (*bpe.Tokenizer, error) {
 	}
 	return bpe.Load(text)
 }
+
+// wordFiles are the files of a folder's text tokenizer, nil without any.
+func wordFiles(dir fs.FS) (map[string][]byte, error) {
+	var out map[string][]byte
+	for _, name := range []string{"tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"} {
+		text, err := fs.ReadFile(dir, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if out == nil {
+			out = map[string][]byte{}
+		}
+		out[name] = text
+	}
+	return out, nil
+}
+
+// TextTokenizer are the files of the generator's text tokenizer, which what is trained from it keeps; nil means the tiny
+// world's.
+func (p *Policy) TextTokenizer() map[string][]byte { return p.words }
 
 // Parent names a model folder for a manifest.
 func Parent(dir fs.FS, role, name string) (ckpt.Parent, error) {

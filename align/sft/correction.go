@@ -13,6 +13,7 @@
 package sft
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -168,7 +169,7 @@ func (c *Correction) openRenders(be compute.Backend, dir string) error {
 	for len(c.renders) < c.data.Scenes {
 		good := world.Ordinary.Draw(rng)
 		m, bad, ok := world.Spoil(rng, good, tasks[rng.IntN(len(tasks))])
-		if !ok || world.HeldOut(m) || curate.Validation(curate.Scene(m), c.data.Validation) {
+		if !ok || curate.LeftOut(curate.Scene(m), c.data.Validation) {
 			continue
 		}
 		reason, err := bad.Reason(m)
@@ -178,7 +179,11 @@ func (c *Correction) openRenders(be compute.Backend, dir string) error {
 		scenes = append(scenes, bad, good)
 		c.renders = append(c.renders, group{text: c.encode(m.Prompt, reason)})
 	}
-	key := fmt.Sprintf("corrections/%d/%d/%v", c.recipe.Seed, c.data.Scenes, c.data.Validation)
+	drawn := sha256.New()
+	for _, g := range c.renders {
+		fmt.Fprintln(drawn, g.text)
+	}
+	key := fmt.Sprintf("corrections/%d/%x", c.recipe.Seed, drawn.Sum(nil))
 	tokens, err := objective.Tokenise(be, c.data.Tokenizer, scenes, filepath.Join(dir, "renders.safetensors"), key)
 	if err != nil {
 		return err
@@ -269,6 +274,9 @@ func (c *Correction) Init() (map[string]*tensors.Tensor, error) { return c.polic
 
 // Config implements objective.Trainable.
 func (c *Correction) Config() ([]byte, error) { return c.policy.JSON() }
+
+// TextTokenizer implements objective.Worded.
+func (c *Correction) TextTokenizer() map[string][]byte { return c.policy.TextTokenizer() }
 
 // Final implements objective.Trainable.
 func (c *Correction) Final(w map[string]*tensors.Tensor) map[string]*tensors.Tensor {

@@ -11,6 +11,7 @@ import (
 	"imagecot/bpe"
 	"imagecot/cot"
 	"imagecot/curate"
+	"imagecot/geneval"
 	"imagecot/internal/enginetest"
 	"imagecot/internal/graphx"
 	"imagecot/internal/prng"
@@ -139,6 +140,29 @@ func text(t *testing.T) *bpe.Tokenizer {
 	return tok
 }
 
+// Groups of validation scenes are left out, however their prompts are put, and test prompts are refused.
+func TestScenesThatAreLeftOut(t *testing.T) {
+	be, prompts, want := enginetest.Go(t), world.TrainPrompts(geneval.Position)[:40], 0
+	for _, m := range prompts {
+		if !curate.Validation(curate.Scene(m), .5) {
+			want++
+		}
+	}
+	r := recipe(t, groups(t, func(i int, g *curate.Correction) { g.Prompt, g.Metadata = prompts[i].Prompt, prompts[i].Dump() }))
+	r.Data["validation"] = .5
+	c, err := NewCorrection(be, policytest.Folders, r, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.groups) != want || want == 40 || want == 0 {
+		t.Errorf("%d of 40 groups are trained on, want %d", len(c.groups), want)
+	}
+	r = recipe(t, groups(t, func(i int, g *curate.Correction) { g.Metadata = world.TestPrompts()[i].Dump() }))
+	if _, err := NewCorrection(be, policytest.Folders, r, t.TempDir()); err == nil || !strings.Contains(err.Error(), "holds test prompts") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestBatchesFollowFromTheirNumber(t *testing.T) {
 	be := enginetest.Go(t)
 	c, err := NewCorrection(be, policytest.Folders, recipe(t, groups(t, nil)), t.TempDir())
@@ -190,7 +214,7 @@ func TestRenderedCorrections(t *testing.T) {
 		}
 		prompt, reason, ok := strings.Cut(words.Decode(g.text, true), ". ")
 		m, err := world.ParsePrompt(prompt)
-		if err != nil || !ok || reason == "" || world.HeldOut(m) || curate.Validation(curate.Scene(m), c.data.Validation) {
+		if err != nil || !ok || reason == "" || curate.LeftOut(curate.Scene(m), c.data.Validation) {
 			t.Errorf("%q, reason %q (%v)", prompt, reason, err)
 		}
 	}

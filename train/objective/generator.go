@@ -79,7 +79,7 @@ func NewGenerator(be compute.Backend, r train.Recipe, dir string) (*Generator, e
 	rng := prng.New(r.Seed, 0, prng.Scene).Rand()
 	for i := range g.data.Scenes {
 		g.scenes = append(g.scenes, world.Ordinary.Draw(rng))
-		if _, ok := world.Related(rand.New(rand.NewPCG(0, 0)), g.scenes[i]); ok {
+		if g.scenes[i].TwoShapes() {
 			g.related = append(g.related, i)
 		}
 	}

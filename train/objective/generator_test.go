@@ -22,7 +22,7 @@ func TestRelationsShareOfVisits(t *testing.T) {
 		}
 		g.data.Relations = share
 		for i, s := range g.scenes {
-			if _, ok := world.Related(prng.New(1, 0, prng.Caption).Rand(), s); ok {
+			if s.TwoShapes() {
 				g.related = append(g.related, i)
 			}
 		}

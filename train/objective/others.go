@@ -66,7 +66,7 @@ func (w *Reward) others(img image.Image, rng *rand.Rand) ([]world.Question, erro
 	var out []world.Question
 	for range 4 * w.data.Others {
 		q := world.LaterQuestions.Draw(rng, seen)
-		if len(out) == w.data.Others || w.kept(q.Prompt) {
+		if len(out) == w.data.Others || w.leftOut(q.Prompt) {
 			continue
 		}
 		verdict, err := world.Evaluator().Evaluate(context.Background(), img, q.Prompt)

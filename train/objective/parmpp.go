@@ -1,6 +1,7 @@
 package objective
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 
@@ -24,26 +25,16 @@ func (w *Reward) openPARMPP() error {
 	if err := w.openPARM(); err != nil {
 		return err
 	}
-	rows, err := curate.ReadTraining[curate.Reflected](w.data.Reflection)
-	if err != nil {
-		return err
-	}
-	var kept []curate.Reflected
-	var items []curate.Item
 	var all []llavaov.Example
-	for i, r := range rows {
+	var wrong error
+	kept, pairs, err := pairedRows(w.data.Reflection, w.data.Validation, func(r curate.Reflected) curate.Item {
 		if r.Correct != (r.Reason == "") {
-			return fmt.Errorf("objective: reward: image %d of %s (%q) is labelled %v with the reason %q", i, w.data.Reflection, r.Prompt, r.Correct, r.Reason)
+			wrong = fmt.Errorf("objective: reward: path %d of %q in %s is labelled %v with the reason %q", r.Path, r.Prompt, w.data.Reflection, r.Correct, r.Reason)
 		}
-		if curate.Validation(r.Scene(), w.data.Validation) {
-			continue
-		}
-		kept = append(kept, r)
-		items = append(items, curate.Item{Task: r.Task, Group: r.Prompt, Yes: r.Correct})
 		all = append(all, w.reflect(r))
-	}
-	pairs, err := curate.NewPairs(items)
-	if err != nil {
+		return curate.Item{Task: r.Task, Group: r.Prompt, Yes: r.Correct}
+	})
+	if err := errors.Join(wrong, err); err != nil {
 		return err
 	}
 	if _, err := w.judge.chat.Pack([][]llavaov.Example{all}, 0, w.data.Length, llavaov.TinyShares); err != nil {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"imagecot/ckpt"
@@ -60,7 +60,7 @@ type RewardData struct {
 	NotClear float64 `json:"not_clear_weight"`
 	Mirror   bool    `json:"mirror"` // half of the groups are mirrored, words and all: other images of few prompts
 	// Others is how many other prompts each image is asked about (Deviation D28): its own, of which there are few, are
-	// learned by heart. What the detector sees in the final image answers them, and they hide no test prompt.
+	// learned by heart. What the detector sees in the final image answers them, and none asks for a scene that is left out.
 	Others int `json:"others"`
 }
 
@@ -73,10 +73,10 @@ type shown struct {
 	other    cot.QuestionKind // what these ask: outcome, or potential before the last step
 }
 
-// mirror turns the words of what is asked, if the mirrored prompt asks for no scene that is kept.
-func (s *shown) mirror(kept func(geneval.Metadata) bool) bool {
+// mirror turns the words of what is asked, if training does not leave the mirrored prompt's scene out.
+func (s *shown) mirror(leftOut func(geneval.Metadata) bool) bool {
 	m, err := world.ParsePrompt(world.MirrorText(s.prompt))
-	if err != nil || kept(m) {
+	if err != nil || leftOut(m) {
 		return false
 	}
 	for _, e := range s.examples {
@@ -87,9 +87,9 @@ func (s *shown) mirror(kept func(geneval.Metadata) bool) bool {
 	return true
 }
 
-// kept says whether a prompt asks for the scene of a test prompt, or for one of those that choose among models.
-func (w *Reward) kept(m geneval.Metadata) bool {
-	return world.HeldOut(m) || curate.Validation(curate.Scene(m), w.data.Validation)
+// leftOut says whether a prompt asks for a scene that tests or chooses among models.
+func (w *Reward) leftOut(m geneval.Metadata) bool {
+	return curate.LeftOut(curate.Scene(m), w.data.Validation)
 }
 
 // NewReward reads the data and the tokenizer.
@@ -136,14 +136,8 @@ func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
 	if w.hash, err = w.fingerprint(); err != nil {
 		return nil, err
 	}
-	for _, p := range []struct{ role, dir string }{{"init", r.InitFrom}, {"tokenizer", w.data.Tokenizer}} {
-		sum, err := ckpt.HashFile(filepath.Join(p.dir, ckpt.ModelFile))
-		if err != nil {
-			return nil, err
-		}
-		w.origins = append(w.origins, ckpt.Parent{Role: p.role, Name: filepath.Base(p.dir), SHA256: sum})
-	}
-	return w, nil
+	w.origins, err = parents("init", r.InitFrom, "tokenizer", w.data.Tokenizer)
+	return w, err
 }
 
 // ask is a question of that kind with its answer.
@@ -155,21 +149,26 @@ func (w *Reward) ask(kind cot.QuestionKind, prompt string, yes bool) llavaov.Exa
 	return llavaov.ExampleTurn{Text: w.judge.set.Text(kind, cot.Prompt{Text: prompt}), Answer: answer}
 }
 
-// openORM pairs a right and a wrong final image of one prompt.
-func (w *Reward) openORM() error {
-	rows, err := curate.ReadTraining[curate.Image](w.data.From)
+// pairedRows reads the rows of the scenes that are trained on, and pairs them by their labels inside the groups that item names.
+func pairedRows[Row interface{ Scene() string }](from string, validation float64, item func(Row) curate.Item) ([]Row, *curate.Pairs, error) {
+	rows, err := curate.ReadTraining[Row](from)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	var kept []curate.Image
+	rows = slices.DeleteFunc(rows, func(r Row) bool { return curate.Validation(r.Scene(), validation) })
 	var items []curate.Item
 	for _, r := range rows {
-		if !curate.Validation(r.Scene(), w.data.Validation) {
-			kept = append(kept, r)
-			items = append(items, curate.Item{Task: r.Task, Group: r.Prompt, Yes: r.Correct})
-		}
+		items = append(items, item(r))
 	}
 	pairs, err := curate.NewPairs(items)
+	return rows, pairs, err
+}
+
+// openORM pairs a right and a wrong final image of one prompt.
+func (w *Reward) openORM() error {
+	kept, pairs, err := pairedRows(w.data.From, w.data.Validation, func(r curate.Image) curate.Item {
+		return curate.Item{Task: r.Task, Group: r.Prompt, Yes: r.Correct}
+	})
 	if err != nil {
 		return err
 	}
@@ -189,19 +188,9 @@ func (w *Reward) openORM() error {
 
 // openPRM pairs a promising and a hopeless image of the same step of one prompt.
 func (w *Reward) openPRM() error {
-	rows, err := curate.ReadTraining[curate.Step](w.data.From)
-	if err != nil {
-		return err
-	}
-	var kept []curate.Step
-	var items []curate.Item
-	for _, r := range rows {
-		if !curate.Validation(r.Scene(), w.data.Validation) {
-			kept = append(kept, r)
-			items = append(items, curate.Item{Task: r.Task, Group: fmt.Sprint(r.Prompt, "@", r.Step), Yes: r.Yes()})
-		}
-	}
-	pairs, err := curate.NewPairs(items)
+	kept, pairs, err := pairedRows(w.data.From, w.data.Validation, func(r curate.Step) curate.Item {
+		return curate.Item{Task: r.Task, Group: fmt.Sprint(r.Prompt, "@", r.Step), Yes: r.Yes()}
+	})
 	if err != nil {
 		return err
 	}
@@ -243,7 +232,7 @@ func (w *Reward) openPARM() error {
 		switch {
 		case curate.Label(r.Outcome) != curate.NotAsked:
 			finals.add(r, r.Prompt, r.Outcome)
-			last[parmPath{r.Prompt, r.Path}] = r.Sample
+			last[parmPath{r.Prompt, r.Seed}] = r.Sample
 		case curate.Label(r.Potential) != curate.NotAsked:
 			steps.add(r, fmt.Sprint(r.Prompt, "@", r.Step), r.Potential)
 		}
@@ -264,7 +253,7 @@ func (w *Reward) openPARM() error {
 		yes, no := from.pairs.Draw(rng)
 		out := []shown{w.step(from.rows[yes], true), w.step(from.rows[no], false)}
 		for i, row := range []int{yes, no} {
-			out[i].final = last[parmPath{from.rows[row].Prompt, from.rows[row].Path}]
+			out[i].final = last[parmPath{from.rows[row].Prompt, from.rows[row].Seed}]
 		}
 		others := [2]map[string][]curate.Parm{clear, blurred}
 		switch curate.Label(from.rows[yes].Clarity) {
@@ -286,10 +275,10 @@ func (w *Reward) openPARM() error {
 	return nil
 }
 
-// parmPath names a path of PARM's data.
+// parmPath names a path of PARM's data, of which there may be several sets.
 type parmPath struct {
 	prompt string
-	path   int32
+	seed   uint64
 }
 
 // parmRows are rows whose labels come in pairs of yes and no.
@@ -372,7 +361,7 @@ func (w *Reward) Batch(i int) ([]*tensors.Tensor, error) {
 	for len(tokens) < w.recipe.Batch-w.data.Renders {
 		turn := w.data.Mirror && rng.IntN(2) == 0
 		for _, s := range w.draw(rng) {
-			mirrored = append(mirrored, turn && s.mirror(w.kept))
+			mirrored = append(mirrored, turn && s.mirror(w.leftOut))
 			tokens = append(tokens, s.tokens)
 			all = append(all, s)
 		}

@@ -216,34 +216,47 @@ func checkGroup(t *testing.T, w *Reward, group []shown) {
 // rewardMirrors: about half of the images are flipped, with their words, and no prompt comes about that tests or chooses.
 func rewardMirrors(t *testing.T, dir string) {
 	r := rewardRecipe(dir, "parm", "early")
-	r.Data["not_clear_weight"] = 3.
+	r.Data["not_clear_weight"], r.Data["validation"] = 3., .3
 	w, err := NewReward(enginetest.Go(t), r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rng := prng.New(1, 0, prng.Order).Rand()
-	turned, kept := 0, 0
+	chooses := func(prompt string) bool { // among models
+		m, err := world.ParsePrompt(prompt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return curate.Validation(curate.Scene(m), .3)
+	}
+	turned, kept, twins := 0, 0, 0
 	for range 100 {
 		for _, s := range w.draw(rng) {
 			if e := s.examples[len(s.examples)-1][0]; strings.Contains(e.Text, "clear") && e.Answer == "no" && e.Weight != 3 {
 				t.Fatalf("a no to clarity weighs %v, want 3", e.Weight)
 			}
-			before := s.examples[0][0].Text
-			if !s.mirror(w.kept) {
+			before, mirrored := s.examples[0][0].Text, world.MirrorText(s.prompt)
+			if chooses(s.prompt) {
+				t.Fatalf("%q chooses models", s.prompt)
+			}
+			if !s.mirror(w.leftOut) {
 				kept++
+				if chooses(mirrored) {
+					twins++
+				}
 				continue
 			}
 			turned++
 			if got := s.examples[0][0].Text; got != world.MirrorText(before) {
 				t.Fatalf("%q became %q", before, got)
 			}
-			if m, err := world.ParsePrompt(world.MirrorText(s.prompt)); err != nil || world.HeldOut(m) || curate.Validation(curate.Scene(m), w.data.Validation) {
+			if m, err := world.ParsePrompt(mirrored); err != nil || w.leftOut(m) {
 				t.Fatalf("%q became a prompt that tests or chooses models (%v)", s.prompt, err)
 			}
 		}
 	}
-	if turned == 0 || kept == 0 {
-		t.Errorf("%d images can be mirrored, %d cannot: want some of both", turned, kept)
+	if turned == 0 || kept == 0 || twins == 0 {
+		t.Errorf("%d images can be mirrored, %d cannot, %d of these for a prompt that chooses models: want some of each", turned, kept, twins)
 	}
 }
 
@@ -271,7 +284,7 @@ func rewardAsksOthers(t *testing.T, dir string) {
 			if q.Label != scene.Satisfies(q.Prompt) {
 				t.Fatalf("%q is answered %v about %v", q.Prompt.Prompt, q.Label, scene.Objects)
 			}
-			if world.HeldOut(q.Prompt) || curate.Validation(curate.Scene(q.Prompt), .3) {
+			if curate.LeftOut(curate.Scene(q.Prompt), .3) {
 				t.Fatalf("%q tests or chooses models", q.Prompt.Prompt)
 			}
 		}
@@ -316,10 +329,15 @@ func (l *lastLog) Log(_ int, v map[string]float64) error { l.values = v; return 
 
 func rewardSaysWhatIsMissing(t *testing.T, dir string) {
 	be := enginetest.Go(t)
+	test := curate.Ranking{Dir: filepath.Join(dir, "test"), Prompts: world.TestPrompts()[:4], Each: 6, Seed: 1, PartSize: 8, Generator: dice{}, Evaluate: fate}
+	if err := test.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	for want, change := range map[string]func(*train.Recipe){
 		"init_from is missing":     func(r *train.Recipe) { r.InitFrom = "" },
 		"no reward model":          func(r *train.Recipe) { r.Data["reward"] = "gold" },
 		"holds no data":            func(r *train.Recipe) { r.Data["from"] = dir },
+		"holds test prompts":       func(r *train.Recipe) { r.Data["from"] = test.Dir },
 		"want a multiple of 2":     func(r *train.Recipe) { r.Batch = 9 },
 		"unknown field \"colour\"": func(r *train.Recipe) { r.Data["colour"] = "red" },
 	} {

@@ -37,6 +37,12 @@ type Derived interface {
 	Origin() ([]ckpt.Parent, string)
 }
 
+// Worded is an objective whose model brings a text tokenizer of its own.
+type Worded interface {
+	// TextTokenizer are its files; nil means the tiny world's.
+	TextTokenizer() map[string][]byte
+}
+
 // Maker makes the objective that a recipe's kind names; dir is the run's folder, for what is kept beside checkpoints.
 type Maker func(be compute.Backend, r train.Recipe, dir string) (Trainable, error)
 
@@ -68,8 +74,10 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 		return fmt.Errorf("objective: %w", err)
 	}
 	lock := flock.New(filepath.Join(dir, ".lock"))
-	if ok, err := lock.TryLock(); err != nil || !ok {
-		return fmt.Errorf("objective: %s is in use by another run (%v)", dir, err)
+	if ok, err := lock.TryLock(); err != nil {
+		return fmt.Errorf("objective: lock %s: %w", dir, err)
+	} else if !ok {
+		return fmt.Errorf("objective: %s is in use by another run", dir)
 	}
 	defer lock.Unlock()
 	o, err := build(be, r, dir)
@@ -128,6 +136,27 @@ func Run(ctx context.Context, be compute.Backend, r train.Recipe, dir string, sh
 	return finish(loop, o, filepath.Join(dir, "final"))
 }
 
+// finishWords writes the text tokenizer.
+func finishWords(o Trainable, dir string) error {
+	var files map[string][]byte
+	if w, ok := o.(Worded); ok {
+		files = w.TextTokenizer()
+	}
+	if files == nil {
+		text, err := Vocabulary()
+		if err != nil {
+			return err
+		}
+		files = map[string][]byte{"tokenizer.json": text}
+	}
+	for name, text := range files {
+		if err := atomicfile.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // finish writes the checkpoint folder: config.json, model.safetensors in 16 bits a weight (ckpt.Half: bfloat16 would take back
 // a part of what an alignment changes), manifest.json, and adapter with LoRA.
 func finish(l *train.Loop, o Trainable, dir string) error {
@@ -142,11 +171,7 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 		return err
 	}
 	if l.Recipe.Kind != "tokenizer" { // the models that read text bring their text tokenizer
-		text, err := Vocabulary()
-		if err != nil {
-			return err
-		}
-		if err := atomicfile.WriteFile(filepath.Join(dir, "tokenizer.json"), text, 0o644); err != nil {
+		if err := finishWords(o, dir); err != nil {
 			return err
 		}
 	}

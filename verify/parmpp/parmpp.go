@@ -33,7 +33,7 @@ type Strategy struct {
 	Observer     cot.Observer
 	Rounds       int  // corrections at most; 0 means Rounds
 	From         int  // first step whose image is judged, as in parm.Strategy
-	NoReflection bool // end with PARM's choice: Explainer and Corrector are not needed (the ablation in Table 4)
+	NoReflection bool // end with PARM's choice: Explainer and Corrector are not needed (the ablation in Table 5)
 }
 
 // Select implements cot.Strategy.

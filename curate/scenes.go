@@ -1,0 +1,73 @@
+package curate
+
+import (
+	"fmt"
+	"math"
+
+	"imagecot/geneval"
+	"imagecot/internal/prng"
+	"imagecot/world"
+)
+
+// Scene names what a prompt asks for, however it is put (geneval.Key): to leave out "a left of b" and to train on "b right
+// of a" would leave out nothing. A prompt of no known form is its own scene.
+func Scene(m geneval.Metadata) string {
+	key, err := geneval.Key(m)
+	if err != nil {
+		return m.Prompt
+	}
+	return key
+}
+
+// rowScene is the Scene of a row of curated data.
+func rowScene(prompt, metadata string) string {
+	m, err := geneval.ParseMetadata([]byte(metadata))
+	if err != nil {
+		return prompt
+	}
+	return Scene(m)
+}
+
+// Scene is what the row's prompt asks for; the other rows have it too.
+func (r Image) Scene() string      { return rowScene(r.Prompt, r.Metadata) }
+func (r Step) Scene() string       { return rowScene(r.Prompt, r.Metadata) }
+func (r Parm) Scene() string       { return rowScene(r.Prompt, r.Metadata) }
+func (r Reflected) Scene() string  { return rowScene(r.Prompt, r.Metadata) }
+func (r Correction) Scene() string { return rowScene(r.Prompt, r.Metadata) }
+func (r Pair) Scene() string       { return rowScene(r.Prompt, r.Metadata) }
+
+// Test says whether a scene is a test prompt's: of the tiny world, or of GenEval.
+func Test(scene string) bool { return world.HeldOut(scene) || geneval.InTest(scene) }
+
+// Validation says whether a scene is kept for choosing among trained models: the given share of scenes, the same for every
+// kind of data. Test prompts play no part in it.
+func Validation(scene string, share float64) bool {
+	return float64(prng.Derive(0, "validation\x00"+scene))/math.MaxUint64 < share
+}
+
+// LeftOut says whether a training with this share of validation scenes leaves a scene out.
+func LeftOut(scene string, share float64) bool { return Test(scene) || Validation(scene, share) }
+
+// use is the line of a card that says what the rows may be used for.
+func use[Row interface{ Scene() string }](rows []Row) string {
+	for _, r := range rows {
+		if Test(r.Scene()) {
+			return "there are test prompts: to measure with; training refuses these data"
+		}
+	}
+	return "no prompt asks for the scene of a test prompt (compared by geneval.Key)"
+}
+
+// ReadTraining is Read for training. A row of a test prompt's scene is an error: such data are made to measure with.
+func ReadTraining[Row interface{ Scene() string }](from string) ([]Row, error) {
+	rows, err := Read[Row](from)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		if scene := r.Scene(); Test(scene) {
+			return nil, fmt.Errorf("curate: %s holds test prompts (%s): measure with it, and train on data that were made without --test", from, scene)
+		}
+	}
+	return rows, nil
+}
