@@ -65,8 +65,12 @@ func TestScenesGoTogether(t *testing.T) {
 		t.Errorf("scenes %q, %q and %q: want two of a kind", Scene(one), Scene(twin), Scene(other))
 	}
 	for _, row := range []interface{ Scene() string }{
-		Image{Prompt: twin.Prompt, Metadata: twin.Dump()}, Step{Prompt: twin.Prompt, Metadata: twin.Dump()}, Parm{Prompt: twin.Prompt, Metadata: twin.Dump()},
-		Reflected{Prompt: twin.Prompt, Metadata: twin.Dump()}, Correction{Prompt: twin.Prompt, Metadata: twin.Dump()}, Pair{Prompt: twin.Prompt, Metadata: twin.Dump()},
+		Image{Prompt: twin.Prompt, Metadata: twin.Dump()},
+		Step{Prompt: twin.Prompt, Metadata: twin.Dump()},
+		Parm{Prompt: twin.Prompt, Metadata: twin.Dump()},
+		Reflected{Prompt: twin.Prompt, Metadata: twin.Dump()},
+		Correction{Prompt: twin.Prompt, Metadata: twin.Dump()},
+		Pair{Prompt: twin.Prompt, Metadata: twin.Dump()},
 	} {
 		if row.Scene() != Scene(one) {
 			t.Errorf("the scene of a %T is %q, its prompt's %q", row, row.Scene(), Scene(one))

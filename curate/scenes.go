@@ -29,8 +29,8 @@ func rowScene(prompt, metadata string) string {
 }
 
 // Scene is what the row's prompt asks for; the other rows have it too.
-func (r Image) Scene() string      { return rowScene(r.Prompt, r.Metadata) }
-func (r Step) Scene() string       { return rowScene(r.Prompt, r.Metadata) }
+func (i Image) Scene() string      { return rowScene(i.Prompt, i.Metadata) }
+func (s Step) Scene() string       { return rowScene(s.Prompt, s.Metadata) }
 func (r Parm) Scene() string       { return rowScene(r.Prompt, r.Metadata) }
 func (r Reflected) Scene() string  { return rowScene(r.Prompt, r.Metadata) }
 func (r Correction) Scene() string { return rowScene(r.Prompt, r.Metadata) }

@@ -95,7 +95,12 @@ func TestCheckCorrection(t *testing.T) {
 	if few, err := checked().CheckCorrection(t.Context(), dir, 1, 2, nil); err != nil || few[0].Images != 2 {
 		t.Errorf("scores %+v, error %v", few, err)
 	}
-	if _, err := checked().CheckCorrection(t.Context(), dir, 0, 0, nil); err == nil || !strings.Contains(err.Error(), "no validation prompt") {
+	m = world.TrainPrompts(geneval.ColorAttr)[0]
+	trained := t.TempDir()
+	if err := parquet.WriteFile(filepath.Join(trained, "part-00000.parquet"), []curate.Correction{{Task: m.Tag, Prompt: m.Prompt, Metadata: m.Dump()}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := checked().CheckCorrection(t.Context(), trained, 0, 0, nil); err == nil || !strings.Contains(err.Error(), "no validation prompt") {
 		t.Errorf("error %v", err)
 	}
 }
