@@ -31,7 +31,7 @@ type Recipe struct {
 	SaveEvery int     `yaml:"save_steps" json:"save_steps"`
 	LogEvery  int     `yaml:"logging_steps" json:"logging_steps"`
 	LoRA      *LoRA   `yaml:"lora" json:"lora,omitempty"`           // trains an adapter in place of the weights
-	InitFrom  string  `yaml:"init_from" json:"init_from,omitempty"` // checkpoint folder, or name of a shipped model
+	InitFrom  string  `yaml:"init_from" json:"init_from,omitempty"` // checkpoint folder; for alignment also the name of a shipped model
 	// Model is the architecture (config.json); Data is read by the objective. Both are checked there.
 	Model map[string]any `yaml:"model" json:"model,omitempty"`
 	Data  map[string]any `yaml:"data" json:"data,omitempty"`
