@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"math"
@@ -15,6 +16,7 @@ import (
 	"imagecot/internal/enginetest"
 	"imagecot/internal/graphx"
 	"imagecot/models/showo"
+	"imagecot/train/objective"
 	"imagecot/world"
 
 	"github.com/gomlx/compute"
@@ -123,6 +125,32 @@ func TestOpenNamesWhatIsWrong(t *testing.T) {
 	dir := policytest.Folder(t, func(w map[string]*tensors.Tensor) { delete(w, "showo.lm_head.bias") })
 	if _, err := policy.Open(policytest.Folders, dir); err == nil || !strings.Contains(err.Error(), `"showo.lm_head.bias" is missing`) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// The text tokenizer of a folder is kept as it is; without one the tiny world's is taken only where it fits.
+func TestTextTokenizers(t *testing.T) {
+	dir := policytest.Folder(t, nil)
+	words, err := objective.Vocabulary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := policy.Open(policytest.Folders, dir); err != nil || p.TextTokenizer() != nil {
+		t.Errorf("error %v, or files of its own where there are none", err)
+	}
+	words = append(words, '\n') // the same tokenizer, but not the same file
+	if err := os.WriteFile(filepath.Join(dir, "tokenizer.json"), words, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := policy.Open(policytest.Folders, dir); err != nil || !bytes.Equal(p.TextTokenizer()["tokenizer.json"], words) {
+		t.Errorf("the folder's own tokenizer is not kept (%v)", err)
+	}
+	for _, more := range []int{-1, 1} {
+		cfg := policytest.Tiny(t)
+		cfg.LLMVocabSize, cfg.VocabSize, cfg.MaskTokenID = cfg.LLMVocabSize+more, cfg.VocabSize+more, cfg.MaskTokenID+int32(more)
+		if _, err := policy.Open(policytest.Folders, policytest.Write(t, cfg, nil)); err == nil || !strings.Contains(err.Error(), "text tokenizer") {
+			t.Errorf("%d text ids more: error %v", more, err)
+		}
 	}
 }
 
