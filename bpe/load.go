@@ -256,6 +256,11 @@ func (f Files) added() ([]Added, error) {
 	return added, nil
 }
 
+// FileNames are the files in which a model folder may keep its tokenizer, of either layout.
+func FileNames() []string {
+	return []string{"tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"}
+}
+
 // OpenFS loads the tokenizer in a model folder: tokenizer.json, else the older layout, whose split follows from
 // tokenizer_class in tokenizer_config.json.
 func OpenFS(fsys fs.FS) (*Tokenizer, error) {

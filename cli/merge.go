@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imagecot/bpe"
 	"imagecot/ckpt"
 	"imagecot/experiment"
 	"imagecot/internal/atomicfile"
@@ -16,9 +17,7 @@ import (
 )
 
 // beside lists the files that a merged model needs beside its weights, where its base has them.
-var beside = []string{
-	"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",
-}
+var beside = append([]string{"config.json", "generation_config.json"}, bpe.FileNames()...)
 
 func (a *app) mergeCommand() *cobra.Command {
 	return &cobra.Command{

@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -388,6 +389,29 @@ func TestHeldOutPairsAreWatchedAndEndTheRun(t *testing.T) {
 	}
 	if _, err := New(be, policytest.Folders, recipe(t, init, pairs(t, 3, nil), ", validation: 0.01"), t.TempDir()); err == nil || !strings.Contains(err.Error(), "holds 0 out") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestReferencesOfOtherPairsAreNotTaken: as many pairs of the same data, but others, are asked about anew in the same folder.
+func TestReferencesOfOtherPairsAreNotTaken(t *testing.T) {
+	be, init, from := enginetest.Go(t), policytest.Folder(t, nil), pairs(t, 4, nil)
+	reference := func(dir string, out uint64) []float32 {
+		d, err := New(be, policytest.Folders, recipe(t, init, from, ""), dir)
+		if err == nil {
+			err = d.LeaveOut(func(p curate.Pair) bool { return p.Seed == out })
+		}
+		if err == nil {
+			err = d.Prepare(t.Context(), io.Discard)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.reference
+	}
+	dir := t.TempDir()
+	reference(dir, 100)
+	if got, want := reference(dir, 102), reference(t.TempDir(), 102); !slices.Equal(got, want) {
+		t.Errorf("reference %v, in a folder of its own %v", got, want)
 	}
 }
 

@@ -100,10 +100,10 @@ func Words(dir fs.FS) (*bpe.Tokenizer, error) {
 	return bpe.Load(text)
 }
 
-// wordFiles are the files of a folder's text tokenizer, nil without any.
+// wordFiles are the files of a folder's text tokenizer, nil where no words are among them.
 func wordFiles(dir fs.FS) (map[string][]byte, error) {
-	var out map[string][]byte
-	for _, name := range []string{"tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"} {
+	out := map[string][]byte{}
+	for _, name := range bpe.FileNames() {
 		text, err := fs.ReadFile(dir, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -111,10 +111,10 @@ func wordFiles(dir fs.FS) (map[string][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if out == nil {
-			out = map[string][]byte{}
-		}
 		out[name] = text
+	}
+	if out["tokenizer.json"] == nil && out["vocab.json"] == nil {
+		return nil, nil
 	}
 	return out, nil
 }

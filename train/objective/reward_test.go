@@ -3,6 +3,8 @@ package objective
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"image"
 	"os"
 	"path/filepath"
@@ -136,8 +138,37 @@ func rewardRecipe(dir, reward, from string) train.Recipe {
 	}
 }
 
+// rewardKeepsPathsApart: with several data sets, whose paths have the same numbers, a step image goes with its own final image.
+func rewardKeepsPathsApart(t *testing.T, dir string) {
+	var sets []string
+	for _, seed := range []uint64{1, 2} {
+		name := filepath.Join(dir, fmt.Sprint("set", seed))
+		ranking := curate.Ranking{Dir: name + "-ranking", Prompts: world.TrainPrompts(geneval.Colors)[:6], Each: 6, Seed: seed, PartSize: 8, Generator: dice{}, Evaluate: fate}
+		parm := curate.ParmData{Dir: name, From: ranking.Dir, Labels: curate.DefaultParmLabels(18), PartSize: 64}
+		if err := errors.Join(ranking.Run(t.Context()), parm.Run(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		sets = append(sets, name)
+	}
+	r := rewardRecipe(dir, "parm", "")
+	r.Data["from"] = strings.Join(sets, ",")
+	w, err := NewReward(enginetest.Go(t), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := prng.New(1, 0, prng.Order).Rand()
+	for range 100 {
+		for _, s := range w.draw(rng) {
+			if s.final != nil && s.final[0] != s.tokens[0] {
+				t.Fatalf("a path of fate %d has a final image of fate %d", s.tokens[0], s.final[0])
+			}
+		}
+	}
+}
+
 func TestReward(t *testing.T) {
 	dir := rewardFiles(t)
+	t.Run("keeps paths apart", func(t *testing.T) { rewardKeepsPathsApart(t, dir) })
 	t.Run("batches", func(t *testing.T) { rewardBatches(t, dir) })
 	t.Run("mirrors", func(t *testing.T) { rewardMirrors(t, dir) })
 	t.Run("asks others", func(t *testing.T) { rewardAsksOthers(t, dir) })
