@@ -20,6 +20,7 @@ import (
 	"imagecot/internal/enginetest"
 	"imagecot/models/showo"
 	"imagecot/train"
+	"imagecot/train/objective"
 )
 
 // grey shows the first token of an image as a shade.
@@ -92,6 +93,14 @@ func (s *stopper) Write(b []byte) (int, error) {
 
 func TestRoundsFollowOneAnotherAndResume(t *testing.T) {
 	init := policytest.Folder(t, nil)
+	words, err := objective.Vocabulary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	words = append(words, '\n') // a text tokenizer of its own, by its bytes
+	if err := os.WriteFile(filepath.Join(init, "tokenizer.json"), words, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r := recipe(t, init, "rounds: 2, per_prompt: 2")
 	whole, parts := t.TempDir(), t.TempDir()
 	if err := start(t, t.Context(), r, whole, io.Discard); err != nil {
@@ -111,6 +120,9 @@ func TestRoundsFollowOneAnotherAndResume(t *testing.T) {
 	}
 	if m.Kind != "iterdpo" || m.Steps != 4 || len(m.Parents) != 3 || m.Parents[0] != first.Parents[0] || second.Parents[0].SHA256 != m.Parents[1].SHA256 || m.DataHash != second.DataHash {
 		t.Errorf("lineage %+v after %+v and %+v", m, first.Parents, second.Parents)
+	}
+	if !bytes.Equal(read(t, filepath.Join(whole, "final", "tokenizer.json")), words) {
+		t.Error("the generator's own text tokenizer is lost")
 	}
 	if first.DataHash == second.DataHash {
 		t.Error("both rounds have the same pairs")

@@ -250,6 +250,13 @@ func TestRenderedCorrections(t *testing.T) {
 	if same, err := again.Batch(2); err != nil || !same[0].Equal(b[0]) {
 		t.Errorf("the second time the batch is another (%v)", err)
 	}
+	// In the folder of a run with another split the scenes are others: their tokens are made anew.
+	r.Data["validation"] = .5
+	again, err = NewCorrection(be, policytest.Folders, r, dir)
+	alone, err2 := NewCorrection(be, policytest.Folders, r, t.TempDir())
+	if err != nil || err2 != nil || !slices.EqualFunc(again.renders, alone.renders, func(a, b group) bool { return slices.Equal(a.bad, b.bad) && slices.Equal(a.good, b.good) }) {
+		t.Errorf("tokens of another split are taken (%v, %v)", err, err2)
+	}
 }
 
 // tokenizer is the folder of the shipped image tokenizer.
