@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"imagecot/align/dpo"
@@ -14,12 +15,15 @@ import (
 )
 
 func TestCommittedRecipesAreValid(t *testing.T) {
-	files, err := filepath.Glob("../recipes/tiny/*.yaml")
+	files, err := filepath.Glob("../recipes/*/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no recipes: %v", err)
 	}
-	seen := 0
+	seen := map[string]int{}
 	for _, file := range files {
+		if filepath.Base(file) == "scale.yaml" {
+			continue // no training
+		}
 		r, err := train.ReadRecipe(file)
 		if err != nil {
 			t.Error(err)
@@ -48,12 +52,12 @@ func TestCommittedRecipesAreValid(t *testing.T) {
 			t.Errorf("%s: %v", file, err)
 		}
 		text, err := os.ReadFile(file)
-		if command := "imagecot train " + r.Kind + " -f recipes/tiny/" + filepath.Base(file); err != nil || !bytes.Contains(text, []byte(command)) {
+		if command := "imagecot train " + r.Kind + " -f " + strings.TrimPrefix(filepath.ToSlash(file), "../"); err != nil || !bytes.Contains(text, []byte(command)) {
 			t.Errorf("%s does not open with its command, %q (%v)", file, command, err)
 		}
-		seen++
+		seen[filepath.Base(filepath.Dir(file))]++
 	}
-	if seen == 0 {
-		t.Error("no recipe of alignment")
+	if seen["tiny"] == 0 || seen["full"] == 0 {
+		t.Errorf("recipes of alignment: %v", seen)
 	}
 }

@@ -96,7 +96,7 @@ type curateFlags struct {
 
 func (a *app) curateFlags(cmd *cobra.Command, c *curateFlags) {
 	c.recipe = experiment.Default()
-	c.recipe.Temperature = 5 // above the default: paths that differ
+	c.recipe.Temperature = 5 // above the default, and above any preset's: paths that differ
 	a.generatorFlags(cmd, &c.recipe)
 	f := cmd.Flags()
 	f.StringVar(&c.prompts, "prompts", "", "prompt file of `imagecot curate prompts` (default: draw --count prompts)")
@@ -107,10 +107,13 @@ func (a *app) curateFlags(cmd *cobra.Command, c *curateFlags) {
 	f.StringVarP(&c.out, "out", "o", c.out, "folder to write to")
 }
 
-// openCurate loads the generator and the prompts, and refuses prompts that ask for a test prompt's scene unless --test asks for
-// nothing else.
+// openCurate loads the generator, the prompts and who evaluates images: the tiny world's, or GenEval's own for a generator of
+// full size. It refuses prompts that ask for a test prompt's scene unless --test asks for nothing else.
 func (a *app) openCurate(cmd *cobra.Command, c curateFlags) (*experiment.Pipeline, []geneval.Metadata, error) {
-	list, err := c.list(cmd.Flags().Changed("count"))
+	if c.test && (c.prompts != "" || cmd.Flags().Changed("count")) {
+		return nil, nil, usage("", "--test takes all test prompts: leave out --prompts and --count")
+	}
+	named, err := c.named()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -118,23 +121,25 @@ func (a *app) openCurate(cmd *cobra.Command, c curateFlags) (*experiment.Pipelin
 		return nil, nil, err
 	}
 	c.recipe.Strategy = "single"
-	p, err := a.open(cmd, c.recipe)
+	p, err := a.open(cmd, c.recipe, "temperature")
 	if err != nil {
+		return nil, nil, err
+	}
+	list, err := c.list(p.TinyWorld(), named)
+	if err == nil {
+		err = p.UseGenEval(list)
+	}
+	if err != nil {
+		p.Close()
 		return nil, nil, err
 	}
 	return p, list, nil
 }
 
-// list is the prompts that the flags ask for.
-func (c curateFlags) list(counted bool) ([]geneval.Metadata, error) {
-	if c.test {
-		if c.prompts != "" || counted {
-			return nil, usage("", "--test takes all test prompts: leave out --prompts and --count")
-		}
-		return world.TestPrompts(), nil
-	}
+// named are the prompts of --prompts.
+func (c curateFlags) named() ([]geneval.Metadata, error) {
 	if c.prompts == "" {
-		return drawPrompts(c.count, c.recipe.Seed)
+		return nil, nil
 	}
 	list, err := testPrompts(c.prompts)
 	for _, m := range list {
@@ -143,6 +148,19 @@ func (c curateFlags) list(counted bool) ([]geneval.Metadata, error) {
 		}
 	}
 	return list, err
+}
+
+// list is the prompts that were named, or those of the generator's world: its test prompts, or training prompts drawn by seed.
+func (c curateFlags) list(tinyWorld bool, named []geneval.Metadata) ([]geneval.Metadata, error) {
+	switch {
+	case named != nil:
+		return named, nil
+	case c.test && tinyWorld:
+		return world.TestPrompts(), nil
+	case c.test:
+		return geneval.Official(), nil
+	}
+	return drawPrompts(c.count, c.recipe.Seed)
 }
 
 // curateOptions is how paths were made, for recipe.json.

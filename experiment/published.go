@@ -1,21 +1,16 @@
 package experiment
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strings"
 
 	"imagecot/bpe"
 	"imagecot/ckpt"
 	"imagecot/hub"
-	"imagecot/internal/fetch"
 	"imagecot/preset"
 	"imagecot/tiny"
 )
@@ -58,6 +53,51 @@ func presetOf(name string) (p preset.Preset, ok bool) {
 	return p, err == nil
 }
 
+// withWords is the folder of a published checkpoint together with the text tokenizer that its preset names, where it has none
+// of its own: Show-o's words are Phi-1.5's.
+func withWords(name string, dir fs.FS) (fs.FS, error) {
+	p, ok := presetOf(name)
+	if !ok || p.Text == "" {
+		return dir, nil
+	}
+	if _, err := bpe.OpenFS(dir); !errors.Is(err, fs.ErrNotExist) {
+		return dir, err
+	}
+	words, _, err := Published(p.Text)
+	if err != nil {
+		return nil, err
+	}
+	return besides{dir, os.DirFS(words)}, nil
+}
+
+// besides are the files of one folder, and text tokenizers of another.
+type besides struct {
+	fs.FS
+	words fs.FS
+}
+
+var _ fs.ReadLinkFS = besides{}
+
+// Open implements fs.FS.
+func (b besides) Open(name string) (fs.File, error) {
+	if slices.Contains(bpe.FileNames(), name) {
+		return b.words.Open(name)
+	}
+	return b.FS.Open(name)
+}
+
+// ReadLink implements fs.ReadLinkFS: files of the hub's cache are links, whose names are hashes.
+func (b besides) ReadLink(name string) (string, error) { return fs.ReadLink(b.FS, name) }
+
+// Lstat implements fs.ReadLinkFS.
+func (b besides) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(b.FS, name) }
+
+// Wording is the set of questions that a preset's judge was trained with, "" if the name says nothing of that.
+func Wording(judge string) string {
+	p, _ := presetOf(judge)
+	return p.Questions
+}
+
 // IsPreset reports whether a name is a preset's.
 func IsPreset(name string) bool {
 	_, ok := presetOf(name)
@@ -86,18 +126,11 @@ func (r *Recipe) ApplyPreset(keep func(key string) bool) {
 // world. PARM++ was not released; PARM stands in for it.
 var publishedJudges = map[string]string{"orm": "cot-orm", "prm": "llava-onevision-7b", "parm": "cot-parm", "parmpp": "cot-parm"}
 
-// textTokenizer is the folder's own, or else the one that its preset names, or else the one that all tiny models share.
-func textTokenizer(name string, dir fs.FS) (*bpe.Tokenizer, error) {
+// textTokenizer is the folder's own, or the one that all tiny models share.
+func textTokenizer(dir fs.FS) (*bpe.Tokenizer, error) {
 	t, err := bpe.OpenFS(dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return t, err
-	}
-	if p, ok := presetOf(name); ok && p.Text != "" {
-		folder, _, err := Published(p.Text)
-		if err != nil {
-			return nil, err
-		}
-		return bpe.OpenFS(os.DirFS(folder))
 	}
 	text, err := tiny.TextTokenizer()
 	if err != nil {
@@ -106,57 +139,11 @@ func textTokenizer(name string, dir fs.FS) (*bpe.Tokenizer, error) {
 	return bpe.Load(text)
 }
 
-// weightFiles are the files of a model folder that hold its weights, and the index of shards.
-func weightFiles(dir fs.FS) ([]string, error) {
-	for _, name := range []string{ckpt.ModelFile, ckpt.IndexFile, ckpt.PublishedFile} {
-		if _, err := fs.Stat(dir, name); err != nil {
-			continue
-		}
-		if name != ckpt.IndexFile {
-			return []string{name}, nil
-		}
-		shards, err := fs.Glob(dir, "*.safetensors")
-		return append([]string{name}, shards...), err
-	}
-	return nil, fmt.Errorf("no weights: %w", fs.ErrNotExist)
-}
-
-// identify is a model's name and the hash of its weights; of shards it is the hash of their hashes.
+// identify is a model's name and the hash of its weights.
 func identify(name string, dir fs.FS) (string, error) {
-	files, err := weightFiles(dir)
+	sum, err := ckpt.HashModel(dir)
 	if err != nil {
 		return "", refuse(name, err)
 	}
-	sums := make([]string, len(files))
-	for i, file := range files {
-		if sums[i], err = hashOf(dir, file); err != nil {
-			return "", refuse(name, err)
-		}
-	}
-	sum := sums[0]
-	if len(sums) > 1 {
-		slices.Sort(sums)
-		all := sha256.Sum256([]byte(strings.Join(sums, " ")))
-		sum = hex.EncodeToString(all[:])
-	}
 	return name + " sha256:" + sum[:16], nil
-}
-
-// hashOf is the SHA-256 of a file. In a hub's cache it is the name of the blob that the file links to.
-func hashOf(dir fs.FS, name string) (string, error) {
-	if to, err := fs.ReadLink(dir, name); err == nil {
-		if blob := path.Base(to); len(blob) == 64 && fetch.KnownHash(blob) {
-			return blob, nil
-		}
-	}
-	f, err := dir.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -3,11 +3,13 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 
 	"imagecot/curate"
 	"imagecot/geneval"
 	"imagecot/internal/graphx"
+	"imagecot/maskgit"
 	"imagecot/models/magvit"
 	"imagecot/models/showo"
 	"imagecot/world"
@@ -23,6 +25,8 @@ type Drawing struct {
 	Steps       int     `json:"steps"`
 	Guidance    float64 `json:"guidance"`
 	Temperature float64 `json:"temperature"`
+	// Rule is how the temperature falls over the steps; "" means the tiny world's, which Show-o's own decoding does not have.
+	Rule maskgit.TemperatureRule `json:"temperature_rule,omitempty"`
 }
 
 // DefaultDrawing draws images that differ: the paper's steps and guidance at a high temperature.
@@ -35,6 +39,9 @@ func DefaultDrawing() Drawing {
 func (d Drawing) Options() showo.Options {
 	o := showo.TinyOptions()
 	o.Steps, o.Guidance, o.Temperature = d.Steps, d.Guidance, d.Temperature
+	if d.Rule != "" {
+		o.Rule = d.Rule
+	}
 	return o
 }
 
@@ -93,6 +100,11 @@ func (p *Policy) OpenImages(be compute.Backend, open Folders, name string) (*mag
 		return nil, fmt.Errorf("policy: the tokenizer %s has %d codes, the generator %d", name, codes, p.Config.CodebookSize)
 	}
 	return t, nil
+}
+
+// Side is that of an image in pixels.
+func (p *Policy) Side(images *magvit.Tokenizer) int {
+	return int(math.Round(math.Sqrt(float64(p.Config.NumVQTokens)))) * images.Config().Factor()
 }
 
 // Generator draws with the given weights, which belong to the caller. images may be nil if nothing is decoded.

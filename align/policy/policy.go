@@ -4,8 +4,6 @@
 package policy
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,15 +11,28 @@ import (
 
 	"imagecot/bpe"
 	"imagecot/ckpt"
+	"imagecot/curate"
+	"imagecot/geneval"
 	"imagecot/internal/graphx"
 	"imagecot/models/showo"
 	"imagecot/train/objective"
 
+	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
 // Folders finds a model's folder by name; part says which shipped model the name "tiny" means.
 type Folders func(name, part string) (fs.FS, error)
+
+// Evaluators opens who judges final images against their prompts by the benchmark's rules; side is theirs in pixels.
+type Evaluators func(be compute.Backend, side int, prompts []geneval.Metadata) (curate.Evaluate, error)
+
+// Sources are where alignment finds what is not in its recipe.
+type Sources struct {
+	Folders    Folders
+	Evaluators Evaluators
+	Wording    func(judge string) string // set of questions that a judge knows by its name; "" where the name does not tell
+}
 
 // Policy is a generator before it is trained on.
 type Policy struct {
@@ -125,15 +136,14 @@ func (p *Policy) TextTokenizer() map[string][]byte { return p.words }
 
 // Parent names a model folder for a manifest.
 func Parent(dir fs.FS, role, name string) (ckpt.Parent, error) {
-	data, err := fs.ReadFile(dir, ckpt.ModelFile)
+	sum, err := ckpt.HashModel(dir)
 	if err != nil {
 		return ckpt.Parent{}, fmt.Errorf("policy: %s: %w", name, err)
 	}
-	sum := sha256.Sum256(data)
 	if m, err := ckpt.ReadManifestFS(dir, "."); err == nil {
 		name = m.Name
 	}
-	return ckpt.Parent{Role: role, Name: name, SHA256: hex.EncodeToString(sum[:])}, nil
+	return ckpt.Parent{Role: role, Name: name, SHA256: sum}, nil
 }
 
 // Weights returns a copy of the starting weights, float32.
