@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imagecot/curate"
+	"imagecot/curate/everyday"
 	"imagecot/experiment"
 	"imagecot/geneval"
 	"imagecot/world"
@@ -42,13 +43,13 @@ func drawPrompts(n int, seed uint64) ([]geneval.Metadata, error) {
 func (a *app) curatePromptsCommand() *cobra.Command {
 	var count int
 	var seed uint64
-	var out string
+	var out, scale string
 	var share float64
 	var tasks []string
 	cmd := &cobra.Command{
-		Use: "prompts", Short: "Draw training prompts that share no scene with the test prompts",
+		Use: "prompts", Short: "Draw training prompts that share no scene with the test prompts", Long: curatePromptsLong,
 		Args: exactArgs(0, "no arguments"),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !(share >= 0 && share <= 1) {
 				return usage("", "--validation is %v, want a share of 0 to 1", share)
 			}
@@ -57,7 +58,18 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 					return usage("the tasks are "+strings.Join(geneval.Tasks(), ", "), "unknown task %q", task)
 				}
 			}
-			list, err := drawPrompts(count, seed)
+			draw := drawPrompts
+			switch scale {
+			case "tiny":
+			case "full":
+				draw = drawEveryday
+				if !cmd.Flags().Changed("count") {
+					count = everyday.Count
+				}
+			default:
+				return usage("", "--scale is %q, want tiny or full", scale)
+			}
+			list, err := draw(count, seed)
 			if err != nil {
 				return err
 			}
@@ -75,7 +87,8 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 			return writeFile(out, b.Bytes())
 		},
 	}
-	cmd.Flags().IntVarP(&count, "count", "c", 640, "how many prompts, the tasks in turn")
+	cmd.Flags().IntVarP(&count, "count", "c", 640, "how many prompts, the tasks in turn (full scale: 13000)")
+	cmd.Flags().StringVar(&scale, "scale", "tiny", "tiny (the tiny world's shapes) or full (everyday objects)")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "the same seed draws the same prompts")
 	cmd.Flags().Float64Var(&share, "validation", 0, "only those whose scenes a training with this share of validation scenes leaves out (0 = all)")
 	cmd.Flags().StringSliceVar(&tasks, "task", nil, "only those of them that belong to these tasks (default: all)")
