@@ -113,7 +113,7 @@ func (a *app) curateFlags(cmd *cobra.Command, c *curateFlags) {
 	a.generatorFlags(cmd, &c.recipe)
 	f := cmd.Flags()
 	f.StringVar(&c.prompts, "prompts", "", "prompt file of `imagecot curate prompts` (default: draw --count prompts)")
-	f.BoolVar(&c.test, "test", false, "the test prompts instead: data to measure with, which training refuses")
+	f.BoolVar(&c.test, "test", false, "the test prompts instead (GenEval's for a generator of full size): data to measure with, which training refuses")
 	f.IntVarP(&c.count, "count", "c", c.count, "how many prompts to draw")
 	f.IntVar(&c.each, "each", c.each, "paths a prompt")
 	f.IntVar(&c.part, "part", 16, "prompts a part; a stopped run goes on at the first missing part")
@@ -172,6 +172,9 @@ func (c curateFlags) list(tinyWorld bool, named []geneval.Metadata) ([]geneval.M
 		return world.TestPrompts(), nil
 	case c.test:
 		return geneval.Official(), nil
+	}
+	if !tinyWorld {
+		return drawEveryday(c.count, c.recipe.Seed)
 	}
 	return drawPrompts(c.count, c.recipe.Seed)
 }

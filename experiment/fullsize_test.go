@@ -204,6 +204,19 @@ func TestAlignmentOfFullSize(t *testing.T) {
 	}
 }
 
+func TestPromptsOfTheTinyWorldAreNotForFullSize(t *testing.T) {
+	publish(t)
+	p, err := policy.Open(ModelFolder, "small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := policy.DefaultDrawing()
+	d.Tokenizer = "small-images"
+	if _, err := p.OpenImages(enginetest.Go(t), ModelFolder, d); err == nil || !strings.Contains(err.Error(), "images of 16 pixels") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // The tiny world has its exact detector, whatever else is installed; other sizes need GenEval's own models.
 func TestEvaluatorsBySize(t *testing.T) {
 	be, _, err := backend.Open("go")

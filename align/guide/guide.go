@@ -153,7 +153,7 @@ func New(be compute.Backend, from policy.Sources, r train.Recipe, dir string) (*
 	if err != nil {
 		return nil, err
 	}
-	images, err := g.policy.OpenImages(be, from.Folders, g.data.Tokenizer)
+	images, err := g.policy.OpenImages(be, from.Folders, g.data.Drawing)
 	if err != nil {
 		return nil, err
 	}

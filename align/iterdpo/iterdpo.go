@@ -82,7 +82,7 @@ type run struct {
 func Run(ctx context.Context, be compute.Backend, from policy.Sources, r train.Recipe, dir string, show io.Writer) error {
 	d := &run{backend: be, from: from, recipe: r, data: Defaults(), dir: dir, show: show}
 	d.images = func(p *policy.Policy, prompts []geneval.Metadata) (showo.ImageDecoder, curate.Evaluate, error) {
-		images, err := p.OpenImages(be, from.Folders, d.data.Tokenizer)
+		images, err := p.OpenImages(be, from.Folders, d.data.Drawing)
 		if err != nil {
 			return nil, nil, err
 		}

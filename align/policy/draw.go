@@ -86,8 +86,10 @@ func (d Drawing) List(seed uint64) ([]geneval.Metadata, error) {
 	return list, nil
 }
 
-// OpenImages opens the image tokenizer, which must have the policy's codes.
-func (p *Policy) OpenImages(be compute.Backend, open Folders, name string) (*magvit.Tokenizer, error) {
+// OpenImages opens the image tokenizer, which must have the policy's codes. Where images are not the tiny world's the prompts
+// must not be either.
+func (p *Policy) OpenImages(be compute.Backend, open Folders, d Drawing) (*magvit.Tokenizer, error) {
+	name := d.Tokenizer
 	dir, err := open(name, "tokenizer")
 	if err != nil {
 		return nil, fmt.Errorf("policy: tokenizer: %w", err)
@@ -98,6 +100,9 @@ func (p *Policy) OpenImages(be compute.Backend, open Folders, name string) (*mag
 	}
 	if codes := t.Config().Codes(); codes != p.Config.CodebookSize {
 		return nil, fmt.Errorf("policy: the tokenizer %s has %d codes, the generator %d", name, codes, p.Config.CodebookSize)
+	}
+	if side := p.Side(t); side != world.Side && d.Prompts == "" {
+		return nil, fmt.Errorf("policy: prompts is missing: those of the tiny world are not for images of %d pixels, and `imagecot curate prompts --scale full` draws others", side)
 	}
 	return t, nil
 }
