@@ -108,12 +108,8 @@ func (p *Pipeline) useDetector(models ModelNames) error {
 	if o.CLIP, err = models.folder("clip"); err != nil {
 		return err
 	}
-	e, err := OpenDetector(p.backend, o)
-	if err != nil {
-		return absent(err)
-	}
-	p.evaluate = e.Evaluate
-	return nil
+	p.evaluator, err = OpenDetector(p.backend, o)
+	return absent(err)
 }
 
 // absent marks errors about models that are not there, in their own words.

@@ -92,7 +92,7 @@ func (p *Pipeline) UseGenEval(prompts []geneval.Metadata) (err error) {
 	if p.tinyWorld() {
 		return nil
 	}
-	p.evaluate, p.Models["detector"], err = openGenEval(p.backend, prompts)
+	p.evaluator, p.Models["detector"], err = openGenEval(p.backend, prompts)
 	return err
 }
 
@@ -102,22 +102,21 @@ func OpenEvaluator(be compute.Backend, side int, prompts []geneval.Metadata) (Ev
 	if side == world.Side {
 		return world.Evaluator().Evaluate, nil
 	}
-	evaluate, _, err := openGenEval(be, prompts)
-	return evaluate, err
+	e, _, err := openGenEval(be, prompts)
+	return e.Evaluate, err
 }
 
 // openGenEval opens the presets that Resolved names, and says what they are.
-func openGenEval(be compute.Backend, prompts []geneval.Metadata) (Evaluate, string, error) {
+func openGenEval(be compute.Backend, prompts []geneval.Metadata) (e geneval.Evaluator, id string, err error) {
 	o, err := DetectorOptions{}.Resolved(slices.ContainsFunc(prompts, asksColour))
 	if err != nil {
-		return nil, "", err
+		return e, "", err
 	}
-	id, err := o.Identity()
-	if err != nil {
-		return nil, "", err
+	if id, err = o.Identity(); err != nil {
+		return e, "", err
 	}
-	e, err := OpenDetector(be, o)
-	return e.Evaluate, id, err
+	e, err = OpenDetector(be, o)
+	return e, id, err
 }
 
 func asksColour(m geneval.Metadata) bool {
