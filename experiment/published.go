@@ -1,21 +1,15 @@
 package experiment
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path"
-	"slices"
 	"strings"
 
 	"imagecot/bpe"
 	"imagecot/ckpt"
 	"imagecot/hub"
-	"imagecot/internal/fetch"
 	"imagecot/preset"
 	"imagecot/tiny"
 )
@@ -106,57 +100,11 @@ func textTokenizer(name string, dir fs.FS) (*bpe.Tokenizer, error) {
 	return bpe.Load(text)
 }
 
-// weightFiles are the files of a model folder that hold its weights, and the index of shards.
-func weightFiles(dir fs.FS) ([]string, error) {
-	for _, name := range []string{ckpt.ModelFile, ckpt.IndexFile, ckpt.PublishedFile} {
-		if _, err := fs.Stat(dir, name); err != nil {
-			continue
-		}
-		if name != ckpt.IndexFile {
-			return []string{name}, nil
-		}
-		shards, err := fs.Glob(dir, "*.safetensors")
-		return append([]string{name}, shards...), err
-	}
-	return nil, fmt.Errorf("no weights: %w", fs.ErrNotExist)
-}
-
-// identify is a model's name and the hash of its weights; of shards it is the hash of their hashes.
+// identify is a model's name and the hash of its weights.
 func identify(name string, dir fs.FS) (string, error) {
-	files, err := weightFiles(dir)
+	sum, err := ckpt.HashModel(dir)
 	if err != nil {
 		return "", refuse(name, err)
 	}
-	sums := make([]string, len(files))
-	for i, file := range files {
-		if sums[i], err = hashOf(dir, file); err != nil {
-			return "", refuse(name, err)
-		}
-	}
-	sum := sums[0]
-	if len(sums) > 1 {
-		slices.Sort(sums)
-		all := sha256.Sum256([]byte(strings.Join(sums, " ")))
-		sum = hex.EncodeToString(all[:])
-	}
 	return name + " sha256:" + sum[:16], nil
-}
-
-// hashOf is the SHA-256 of a file. In a hub's cache it is the name of the blob that the file links to.
-func hashOf(dir fs.FS, name string) (string, error) {
-	if to, err := fs.ReadLink(dir, name); err == nil {
-		if blob := path.Base(to); len(blob) == 64 && fetch.KnownHash(blob) {
-			return blob, nil
-		}
-	}
-	f, err := dir.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }

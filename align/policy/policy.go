@@ -4,8 +4,6 @@
 package policy
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,7 +56,7 @@ func Open(open Folders, name string) (*Policy, error) {
 	if n := p.Text.VocabSize(); n > p.Config.LLMVocabSize {
 		return nil, fmt.Errorf("policy: %s: its text tokenizer has %d tokens, its language model %d", name, n, p.Config.LLMVocabSize)
 	}
-	if p.words, err = wordFiles(dir); err != nil {
+	if p.words, err = WordFiles(dir); err != nil {
 		return nil, fmt.Errorf("policy: %s: %w", name, err)
 	}
 	if p.words == nil && p.Text.VocabSize() != p.Config.LLMVocabSize {
@@ -100,8 +98,8 @@ func Words(dir fs.FS) (*bpe.Tokenizer, error) {
 	return bpe.Load(text)
 }
 
-// wordFiles are the files of a folder's text tokenizer, nil where no words are among them.
-func wordFiles(dir fs.FS) (map[string][]byte, error) {
+// WordFiles are the files of a folder's text tokenizer, nil where no words are among them.
+func WordFiles(dir fs.FS) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for _, name := range bpe.FileNames() {
 		text, err := fs.ReadFile(dir, name)
@@ -125,15 +123,14 @@ func (p *Policy) TextTokenizer() map[string][]byte { return p.words }
 
 // Parent names a model folder for a manifest.
 func Parent(dir fs.FS, role, name string) (ckpt.Parent, error) {
-	data, err := fs.ReadFile(dir, ckpt.ModelFile)
+	sum, err := ckpt.HashModel(dir)
 	if err != nil {
 		return ckpt.Parent{}, fmt.Errorf("policy: %s: %w", name, err)
 	}
-	sum := sha256.Sum256(data)
 	if m, err := ckpt.ReadManifestFS(dir, "."); err == nil {
 		name = m.Name
 	}
-	return ckpt.Parent{Role: role, Name: name, SHA256: hex.EncodeToString(sum[:])}, nil
+	return ckpt.Parent{Role: role, Name: name, SHA256: sum}, nil
 }
 
 // Weights returns a copy of the starting weights, float32.
