@@ -1,4 +1,5 @@
-// Package align knows the objectives that move a trained generator by preferences and rewards: DPO, and what stands on it.
+// Package align knows the objectives that move a trained generator by preferences and rewards: DPO, and what stands on it; and
+// those of supervised fine-tuning, which start from any published checkpoint too.
 package align
 
 import (
@@ -26,6 +27,8 @@ func Maker(open policy.Folders) objective.Maker {
 			return sft.NewCorrection(be, open, r, dir)
 		case "guide":
 			return guide.New(be, open, r, dir)
+		case "sft":
+			return sft.NewJudge(be, open, r)
 		}
 		return objective.New(be, r, dir)
 	}

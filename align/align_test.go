@@ -4,22 +4,27 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"imagecot/align/dpo"
 	"imagecot/align/guide"
 	"imagecot/align/iterdpo"
+	"imagecot/align/sft"
 	"imagecot/train"
 	"imagecot/train/objective"
 )
 
 func TestCommittedRecipesAreValid(t *testing.T) {
-	files, err := filepath.Glob("../recipes/tiny/*.yaml")
+	files, err := filepath.Glob("../recipes/*/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no recipes: %v", err)
 	}
-	seen := 0
+	seen := map[string]int{}
 	for _, file := range files {
+		if filepath.Base(file) == "scale.yaml" { // no training
+			continue
+		}
 		r, err := train.ReadRecipe(file)
 		if err != nil {
 			t.Error(err)
@@ -41,6 +46,11 @@ func TestCommittedRecipesAreValid(t *testing.T) {
 			if err = objective.DecodeStrict(r.Data, &d); err == nil {
 				err = d.Validate()
 			}
+		case "sft":
+			d := sft.JudgeDefaults()
+			if err = objective.DecodeStrict(r.Data, &d); err == nil {
+				err = d.Validate()
+			}
 		default:
 			continue
 		}
@@ -48,12 +58,14 @@ func TestCommittedRecipesAreValid(t *testing.T) {
 			t.Errorf("%s: %v", file, err)
 		}
 		text, err := os.ReadFile(file)
-		if command := "imagecot train " + r.Kind + " -f recipes/tiny/" + filepath.Base(file); err != nil || !bytes.Contains(text, []byte(command)) {
+		if command := "imagecot train " + r.Kind + " -f " + strings.TrimPrefix(filepath.ToSlash(file), "../"); err != nil || !bytes.Contains(text, []byte(command)) {
 			t.Errorf("%s does not open with its command, %q (%v)", file, command, err)
 		}
-		seen++
+		seen[r.Kind]++
 	}
-	if seen == 0 {
-		t.Error("no recipe of alignment")
+	for _, kind := range []string{"dpo", "guide", "iterdpo", "sft"} {
+		if seen[kind] == 0 {
+			t.Errorf("no recipe of kind %s", kind)
+		}
 	}
 }

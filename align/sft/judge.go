@@ -32,10 +32,13 @@ import (
 //     asked (Deviation D12)
 //  3. loss = mean cross-entropy of the labels of the batch, which are LLaVA's own (or those of the answers alone)
 //
-// All is computed in float32. Weights, gradients and AdamW's state take 16 bytes a weight, 120 GiB for 7B, and another 4 with
-// gradient accumulation; a LoRA adapter on frozen weights takes a bit more than 4. Of a batch the inputs of the layers stay in
-// memory, the inside of one layer, and the logits: for a row of 900 positions of the 7B model 0.5 GB, 0.3 GB and, several
-// times, 0.5 GB. The pure-Go engine keeps the insides of all layers.
+// What a yes weighs beside a no is what the data have (Deviation D13 is of the tiny world's). With one row a pass and gradient
+// accumulation every conversation weighs the same; the authors' mean is over the labels of 8.
+//
+// All is computed in float32. Weights and AdamW's state take 12 bytes a weight, gradients another 4, or 8 where they are
+// accumulated: 160 GB for 7B. A LoRA adapter on frozen weights takes 8 in all, the weights and the changed ones. Of a row the
+// inputs of layers are kept, the inside of one layer (graphx.Recomputed), and the logits: of 900 positions of 7B 0.5 GB, 0.5 GB
+// and several times 0.5 GB. The pure-Go engine keeps the insides of all layers.
 type Judge struct {
 	recipe train.Recipe
 	data   JudgeData
