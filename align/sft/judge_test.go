@@ -249,13 +249,9 @@ func moved(t *testing.T, r train.Recipe, wording string) (log *lastLog, before, 
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(file)) {
-		values := map[string]float64{}
-		var raw map[string]any
-		if err := json.Unmarshal([]byte(line), &raw); err != nil {
+		var values map[string]float64
+		if err := json.Unmarshal([]byte(line), &values); err != nil {
 			t.Fatal(err)
-		}
-		for k, v := range raw {
-			values[k], _ = v.(float64)
 		}
 		_ = log.Log(0, values)
 	}
@@ -301,15 +297,18 @@ func moved(t *testing.T, r train.Recipe, wording string) (log *lastLog, before, 
 
 // A few steps on eight conversations lower the loss and teach the answers, and the folder that is written answers so.
 func TestTrainedJudgeAnswersAsTheDataSay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two trainings")
+	}
 	data := toyData(t, 8, trained(4))
 	for wording, c := range map[string]struct {
 		from  string
 		rate  float64
 		steps int
-	}{"paper": {smallJudge(t, authors), .01, 150}, "tiny": {"tiny", .001, 30}} {
+	}{"paper": {smallJudge(t, authors), .02, 25}, "tiny": {"tiny", .001, 6}} {
 		t.Run(wording, func(t *testing.T) {
 			r := judgeRecipe(c.from, "orm", data, "ranking")
-			r.Batch, r.LR, r.MaxSteps, r.Accum, r.SaveEvery = 4, c.rate, c.steps, 2, 1000
+			r.Batch, r.LR, r.MaxSteps, r.SaveEvery, r.Data["labels"] = 8, c.rate, c.steps, 1000, "answer"
 			log, before, after := moved(t, r, wording)
 			if !(log.last["loss"] < .5*log.first["loss"]) || !(log.last["answer_loss"] < .5*log.first["answer_loss"]) || log.last["answer_accuracy"] != 1 {
 				t.Errorf("%v -> %v", log.first, log.last)
@@ -415,6 +414,16 @@ func TestJudgeBatchesFollowFromTheirNumber(t *testing.T) {
 	}
 	if want[1].Equal(other[1]) {
 		t.Error("another seed gives the same batch")
+	}
+	ids := tensors.MustCopyFlatData[int32](want[1])
+	for k := range r.Batch {
+		row, err := j.chat.Conversation(example(j.talks[j.order.at(22*r.Batch+k)]), j.start.rows(), llavaov.OfficialLabels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ids[k*j.length : k*j.length+len(row.IDs)]; !slices.Equal(got, row.IDs) {
+			t.Errorf("row %d of batch 22 is another conversation than visit %d", k, 22*r.Batch+k)
+		}
 	}
 }
 
