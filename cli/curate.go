@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imagecot/curate"
+	"imagecot/curate/everyday"
 	"imagecot/experiment"
 	"imagecot/geneval"
 	"imagecot/world"
@@ -42,13 +43,13 @@ func drawPrompts(n int, seed uint64) ([]geneval.Metadata, error) {
 func (a *app) curatePromptsCommand() *cobra.Command {
 	var count int
 	var seed uint64
-	var out string
+	var out, scale string
 	var share float64
 	var tasks []string
 	cmd := &cobra.Command{
-		Use: "prompts", Short: "Draw training prompts that share no scene with the test prompts",
+		Use: "prompts", Short: "Draw training prompts that share no scene with the test prompts", Long: curatePromptsLong,
 		Args: exactArgs(0, "no arguments"),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !(share >= 0 && share <= 1) {
 				return usage("", "--validation is %v, want a share of 0 to 1", share)
 			}
@@ -57,7 +58,18 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 					return usage("the tasks are "+strings.Join(geneval.Tasks(), ", "), "unknown task %q", task)
 				}
 			}
-			list, err := drawPrompts(count, seed)
+			draw := drawPrompts
+			switch scale {
+			case "tiny":
+			case "full":
+				draw = drawEveryday
+				if !cmd.Flags().Changed("count") {
+					count = everyday.Count
+				}
+			default:
+				return usage("", "--scale is %q, want tiny or full", scale)
+			}
+			list, err := draw(count, seed)
 			if err != nil {
 				return err
 			}
@@ -75,7 +87,8 @@ func (a *app) curatePromptsCommand() *cobra.Command {
 			return writeFile(out, b.Bytes())
 		},
 	}
-	cmd.Flags().IntVarP(&count, "count", "c", 640, "how many prompts, the tasks in turn")
+	cmd.Flags().IntVarP(&count, "count", "c", 640, "how many prompts, the tasks in turn (full scale: 13000)")
+	cmd.Flags().StringVar(&scale, "scale", "tiny", "tiny (the tiny world's shapes) or full (everyday objects)")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "the same seed draws the same prompts")
 	cmd.Flags().Float64Var(&share, "validation", 0, "only those whose scenes a training with this share of validation scenes leaves out (0 = all)")
 	cmd.Flags().StringSliceVar(&tasks, "task", nil, "only those of them that belong to these tasks (default: all)")
@@ -96,21 +109,24 @@ type curateFlags struct {
 
 func (a *app) curateFlags(cmd *cobra.Command, c *curateFlags) {
 	c.recipe = experiment.Default()
-	c.recipe.Temperature = 5 // above the default: paths that differ
+	c.recipe.Temperature = 5 // above the default, and above any preset's: paths that differ
 	a.generatorFlags(cmd, &c.recipe)
 	f := cmd.Flags()
 	f.StringVar(&c.prompts, "prompts", "", "prompt file of `imagecot curate prompts` (default: draw --count prompts)")
-	f.BoolVar(&c.test, "test", false, "the test prompts instead: data to measure with, which training refuses")
+	f.BoolVar(&c.test, "test", false, "the test prompts instead (GenEval's for a generator of full size): data to measure with, which training refuses")
 	f.IntVarP(&c.count, "count", "c", c.count, "how many prompts to draw")
 	f.IntVar(&c.each, "each", c.each, "paths a prompt")
 	f.IntVar(&c.part, "part", 16, "prompts a part; a stopped run goes on at the first missing part")
 	f.StringVarP(&c.out, "out", "o", c.out, "folder to write to")
 }
 
-// openCurate loads the generator and the prompts, and refuses prompts that ask for a test prompt's scene unless --test asks for
-// nothing else.
+// openCurate loads the generator, the prompts and who evaluates images: the tiny world's, or GenEval's own for a generator of
+// full size. It refuses prompts that ask for a test prompt's scene unless --test asks for nothing else.
 func (a *app) openCurate(cmd *cobra.Command, c curateFlags) (*experiment.Pipeline, []geneval.Metadata, error) {
-	list, err := c.list(cmd.Flags().Changed("count"))
+	if c.test && (c.prompts != "" || cmd.Flags().Changed("count")) {
+		return nil, nil, usage("", "--test takes all test prompts: leave out --prompts and --count")
+	}
+	named, err := c.named()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -118,23 +134,25 @@ func (a *app) openCurate(cmd *cobra.Command, c curateFlags) (*experiment.Pipelin
 		return nil, nil, err
 	}
 	c.recipe.Strategy = "single"
-	p, err := a.open(cmd, c.recipe)
+	p, err := a.open(cmd, c.recipe, "temperature")
 	if err != nil {
+		return nil, nil, err
+	}
+	list, err := c.list(p.TinyWorld(), named)
+	if err == nil {
+		err = p.UseGenEval(list)
+	}
+	if err != nil {
+		p.Close()
 		return nil, nil, err
 	}
 	return p, list, nil
 }
 
-// list is the prompts that the flags ask for.
-func (c curateFlags) list(counted bool) ([]geneval.Metadata, error) {
-	if c.test {
-		if c.prompts != "" || counted {
-			return nil, usage("", "--test takes all test prompts: leave out --prompts and --count")
-		}
-		return world.TestPrompts(), nil
-	}
+// named are the prompts of --prompts.
+func (c curateFlags) named() ([]geneval.Metadata, error) {
 	if c.prompts == "" {
-		return drawPrompts(c.count, c.recipe.Seed)
+		return nil, nil
 	}
 	list, err := testPrompts(c.prompts)
 	for _, m := range list {
@@ -143,6 +161,22 @@ func (c curateFlags) list(counted bool) ([]geneval.Metadata, error) {
 		}
 	}
 	return list, err
+}
+
+// list is the prompts that were named, or those of the generator's world: its test prompts, or training prompts drawn by seed.
+func (c curateFlags) list(tinyWorld bool, named []geneval.Metadata) ([]geneval.Metadata, error) {
+	switch {
+	case named != nil:
+		return named, nil
+	case c.test && tinyWorld:
+		return world.TestPrompts(), nil
+	case c.test:
+		return geneval.Official(), nil
+	}
+	if !tinyWorld {
+		return drawEveryday(c.count, c.recipe.Seed)
+	}
+	return drawPrompts(c.count, c.recipe.Seed)
 }
 
 // curateOptions is how paths were made, for recipe.json.

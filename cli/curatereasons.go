@@ -7,9 +7,9 @@ import (
 
 	"imagecot/curate"
 	"imagecot/experiment"
+	"imagecot/geneval"
 	"imagecot/judge/openai"
 	"imagecot/verify/questions"
-	"imagecot/world"
 )
 
 // reasonFlags are what the data sets with reasons share.
@@ -56,7 +56,13 @@ func (r *reasonFlags) open(a *app, cmd *cobra.Command) (*experiment.Pipeline, cu
 	if err != nil {
 		return nil, curate.Reasons{}, err
 	}
-	reasons := curate.Reasons{Generator: p.Generator, Name: r.annotator, Workers: r.workers, Known: r.known, Annotate: curate.ByEvaluator(p.Evaluate, world.Reason)}
+	if !isRemote {
+		if err := p.UseGenEval(geneval.Official()); err != nil {
+			p.Close()
+			return nil, curate.Reasons{}, err
+		}
+	}
+	reasons := curate.Reasons{Generator: p.Generator, Name: r.annotator, Workers: r.workers, Known: r.known, Annotate: curate.ByEvaluator(p.Evaluate, geneval.Reason)}
 	if isRemote {
 		reasons.Annotate = curate.ByExplainer(remote, wording, openai.Transient)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -48,10 +49,11 @@ func (a *app) strategyFlags(cmd *cobra.Command, r *experiment.Recipe) {
 // officialTemperature is the authors' re-masking temperature.
 const officialTemperature = 1
 
-// open checks the recipe and loads its models.
-func (a *app) open(cmd *cobra.Command, r experiment.Recipe) (*experiment.Pipeline, error) {
+// open checks the recipe and loads its models. A preset's decoding does not touch the keys in own, for which the command has
+// defaults of its own.
+func (a *app) open(cmd *cobra.Command, r experiment.Recipe, own ...string) (*experiment.Pipeline, error) {
 	r.Backend = a.backend
-	r.ApplyPreset(func(key string) bool { return cmd.Flags().Changed(key) })
+	r.ApplyPreset(func(key string) bool { return cmd.Flags().Changed(key) || slices.Contains(own, key) })
 	if f := cmd.Flags().Lookup("temperature"); r.Official && f != nil && !f.Changed {
 		r.Temperature = officialTemperature
 	}

@@ -3,10 +3,12 @@ package cli
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"imagecot/align"
+	"imagecot/align/policy"
 	"imagecot/backend"
 	"imagecot/experiment"
 	"imagecot/train"
@@ -101,7 +103,8 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 			if info.Note != "" {
 				a.note("%s", info.Note)
 			}
-			if err := align.Run(cmd.Context(), be, experiment.ModelFolder, r, out, a.stderr); err != nil {
+			from := policy.Sources{Folders: experiment.ModelFolder, Evaluators: experiment.OpenEvaluator, Wording: experiment.Wording}
+			if err := align.Run(cmd.Context(), be, from, r, out, a.stderr); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(a.stdout, filepath.Join(out, "final"))
@@ -113,8 +116,11 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 	return cmd
 }
 
-// resolvePresets puts folders in the place of presets that a recipe starts from or learns with.
+// resolvePresets puts folders in the place of presets that a training from renders starts from or learns with.
 func resolvePresets(r *train.Recipe) error {
+	if !slices.Contains([]string{"judge", "generator", "tokenizer"}, r.Kind) {
+		return nil // found by name, with the text tokenizer of the preset
+	}
 	dir, ok, err := experiment.Published(r.InitFrom)
 	if err != nil {
 		return err

@@ -8,8 +8,8 @@ import (
 )
 
 // Prompts draws n different training prompts, the tasks in turn, from pools of candidates by task (for the tiny world:
-// world.TrainPrompts). A task whose pool is used up leaves its turns to the others. Prompts whose key is a test prompt's
-// are refused with an error: a pool must not hold any.
+// world.TrainPrompts; at full scale: everyday.Pools). A task whose pool is used up leaves its turns to the others. Prompts
+// whose key is a test prompt's are refused with an error: a pool must not hold any.
 func Prompts(n int, seed uint64, pools map[string][]geneval.Metadata, test []geneval.Metadata) ([]geneval.Metadata, error) {
 	held := map[string]bool{}
 	for _, m := range test {

@@ -26,7 +26,7 @@ type Annotate func(ctx context.Context, img image.Image, m geneval.Metadata) (st
 // ErrNoReason says that an annotator gave no reason although it was asked as often as is sensible.
 var ErrNoReason = errors.New("no reason was given")
 
-// ByEvaluator annotates with the evaluator's own verdict, put into words (in the tiny world: world.Reason).
+// ByEvaluator annotates with the evaluator's own verdict, put into words (geneval.Reason).
 func ByEvaluator(evaluate Evaluate, words func(geneval.Metadata, geneval.Result) (string, error)) Annotate {
 	return func(ctx context.Context, img image.Image, m geneval.Metadata) (string, error) {
 		r, err := evaluate(ctx, img, m)

@@ -10,6 +10,7 @@ import (
 	"imagecot/geneval"
 	"imagecot/models/clip"
 	"imagecot/models/mask2former"
+	"imagecot/world"
 
 	"github.com/gomlx/compute"
 )
@@ -87,21 +88,36 @@ func (p *Pipeline) TinyWorld() bool { return p.tinyWorld() }
 
 // UseGenEval has images of full size evaluated by GenEval's own models, the presets that Resolved names. Images of the tiny
 // world keep their exact detector.
-func (p *Pipeline) UseGenEval(prompts []geneval.Metadata) error {
+func (p *Pipeline) UseGenEval(prompts []geneval.Metadata) (err error) {
 	if p.tinyWorld() {
 		return nil
 	}
+	p.evaluate, p.Models["detector"], err = openGenEval(p.backend, prompts)
+	return err
+}
+
+// OpenEvaluator opens who judges images of a side of that many pixels: the tiny world's exact detector, or GenEval's own models.
+// It is an align/policy.Evaluators.
+func OpenEvaluator(be compute.Backend, side int, prompts []geneval.Metadata) (Evaluate, error) {
+	if side == world.Side {
+		return world.Evaluator().Evaluate, nil
+	}
+	evaluate, _, err := openGenEval(be, prompts)
+	return evaluate, err
+}
+
+// openGenEval opens the presets that Resolved names, and says what they are.
+func openGenEval(be compute.Backend, prompts []geneval.Metadata) (Evaluate, string, error) {
 	o, err := DetectorOptions{}.Resolved(slices.ContainsFunc(prompts, asksColour))
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	e, err := OpenDetector(p.backend, o)
+	id, err := o.Identity()
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	p.evaluate = e.Evaluate
-	p.Models["detector"], err = o.Identity()
-	return err
+	e, err := OpenDetector(be, o)
+	return e.Evaluate, id, err
 }
 
 func asksColour(m geneval.Metadata) bool {

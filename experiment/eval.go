@@ -15,6 +15,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"imagecot/cot"
+	"imagecot/curate"
 	"imagecot/geneval"
 	"imagecot/internal/atomicfile"
 	"imagecot/internal/prng"
@@ -55,7 +56,7 @@ func (a Arm) forget(prompt string) {
 }
 
 // Evaluate judges a final image by the benchmark's rules.
-type Evaluate func(ctx context.Context, img image.Image, m geneval.Metadata) (geneval.Result, error)
+type Evaluate = curate.Evaluate
 
 // Encode writes an image as PNG, with whatever a reader should find in it.
 type Encode func(img image.Image, sel cot.Selection) ([]byte, error)

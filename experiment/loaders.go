@@ -1,6 +1,7 @@
 package experiment
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,8 +26,8 @@ import (
 // ErrRefused says that a checkpoint is there but is not what it should be.
 var ErrRefused = errors.New("checkpoint refused")
 
-// ModelFolder finds a model by name: a shipped one (shipped maps "tiny" to its part), a published one in the hub's cache, else
-// a folder. A folder that is called like one of those is meant by a path with a separator, ./tiny for instance.
+// ModelFolder finds a model by name: a shipped one (shipped maps "tiny" to its part), a published one in the hub's cache
+// with its text tokenizer, else a folder. A folder that is called like one of those is meant by a path with a separator, ./tiny for instance.
 func ModelFolder(name, shipped string) (fs.FS, error) {
 	if name == "tiny" {
 		return tiny.Open(shipped)
@@ -34,8 +35,10 @@ func ModelFolder(name, shipped string) (fs.FS, error) {
 	if slices.ContainsFunc(tiny.Models(), func(m tiny.Model) bool { return m.Name == name }) {
 		return tiny.Open(name)
 	}
-	if dir, ok, err := Published(name); ok || err != nil {
-		return os.DirFS(dir), err
+	if dir, ok, err := Published(name); err != nil {
+		return nil, err
+	} else if ok {
+		return withWords(name, os.DirFS(dir))
 	}
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return os.DirFS(name), nil
@@ -82,7 +85,7 @@ func (p *Pipeline) openGenerator() error {
 	if cfg.CodebookSize != images.Config().Codes() {
 		return refuse(name, fmt.Errorf("the generator has %d codes, the image tokenizer %d", cfg.CodebookSize, images.Config().Codes()))
 	}
-	words, err := textTokenizer(name, dir)
+	words, err := textTokenizer(dir)
 	if err != nil {
 		return refuse(name, err)
 	}
@@ -192,7 +195,7 @@ func (p *Pipeline) openJudge(name string) (j openedJudge, id string, err error) 
 	if err != nil {
 		return openedJudge{}, "", err
 	}
-	tok, err := textTokenizer(name, dir)
+	tok, err := textTokenizer(dir)
 	if err != nil {
 		return openedJudge{}, "", refuse(name, err)
 	}
@@ -208,12 +211,7 @@ func (p *Pipeline) openJudge(name string) (j openedJudge, id string, err error) 
 	if local.Model().Config().Vision.ImageSize == world.Side {
 		words = "tiny"
 	}
-	if published, ok := presetOf(name); ok && published.Questions != "" {
-		words = published.Questions
-	}
-	if asked, ok := trainedWith(dir).Questions.(string); ok && asked != "" {
-		words = asked // those it was trained on
-	}
+	words = cmp.Or(Wording(name), words)
 	if id, err = identify(name, dir); err != nil {
 		return openedJudge{}, "", err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"imagecot/bpe"
@@ -52,6 +53,58 @@ func presetOf(name string) (p preset.Preset, ok bool) {
 	return p, err == nil
 }
 
+// withWords is the folder of a published checkpoint together with the text tokenizer that its preset names, where it has none
+// of its own: Show-o's words are Phi-1.5's.
+func withWords(name string, dir fs.FS) (fs.FS, error) {
+	p, ok := presetOf(name)
+	if !ok || p.Text == "" {
+		return dir, nil
+	}
+	if _, err := bpe.OpenFS(dir); !errors.Is(err, fs.ErrNotExist) {
+		return dir, err
+	}
+	words, _, err := Published(p.Text)
+	if err != nil {
+		return nil, err
+	}
+	return besides{dir, os.DirFS(words)}, nil
+}
+
+// besides are the files of one folder, and text tokenizers of another.
+type besides struct {
+	fs.FS
+	words fs.FS
+}
+
+var _ fs.ReadLinkFS = besides{}
+
+// Open implements fs.FS.
+func (b besides) Open(name string) (fs.File, error) {
+	if slices.Contains(bpe.FileNames(), name) {
+		return b.words.Open(name)
+	}
+	return b.FS.Open(name)
+}
+
+// ReadLink implements fs.ReadLinkFS: files of the hub's cache are links, whose names are hashes.
+func (b besides) ReadLink(name string) (string, error) { return fs.ReadLink(b.FS, name) }
+
+// Lstat implements fs.ReadLinkFS.
+func (b besides) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(b.FS, name) }
+
+// Wording is the set of questions that a judge was trained with, as its preset or its manifest tells; "" if neither does.
+func Wording(judge string) string {
+	if p, ok := presetOf(judge); ok {
+		return p.Questions
+	}
+	dir, err := ModelFolder(judge, "judge")
+	if err != nil {
+		return ""
+	}
+	set, _ := trainedWith(dir).Questions.(string)
+	return set
+}
+
 // IsPreset reports whether a name is a preset's.
 func IsPreset(name string) bool {
 	_, ok := presetOf(name)
@@ -80,18 +133,11 @@ func (r *Recipe) ApplyPreset(keep func(key string) bool) {
 // world. PARM++ was not released; PARM stands in for it.
 var publishedJudges = map[string]string{"orm": "cot-orm", "prm": "llava-onevision-7b", "parm": "cot-parm", "parmpp": "cot-parm"}
 
-// textTokenizer is the folder's own, or else the one that its preset names, or else the one that all tiny models share.
-func textTokenizer(name string, dir fs.FS) (*bpe.Tokenizer, error) {
+// textTokenizer is the folder's own, or the one that all tiny models share.
+func textTokenizer(dir fs.FS) (*bpe.Tokenizer, error) {
 	t, err := bpe.OpenFS(dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return t, err
-	}
-	if p, ok := presetOf(name); ok && p.Text != "" {
-		folder, _, err := Published(p.Text)
-		if err != nil {
-			return nil, err
-		}
-		return bpe.OpenFS(os.DirFS(folder))
 	}
 	text, err := tiny.TextTokenizer()
 	if err != nil {

@@ -287,7 +287,7 @@ type Evaluator struct {
 type Result struct {
 	Correct bool
 	Reasons []string
-	Kept    []Kept
+	Kept    []Kept // objects whose colour was asked for have it
 }
 
 // Evaluate detects and judges.
@@ -300,7 +300,11 @@ func (e Evaluator) Evaluate(ctx context.Context, img image.Image, m Metadata) (R
 	var colours func(string, []Detection) ([]string, error)
 	if e.Colours != nil {
 		colours = func(class string, objects []Detection) ([]string, error) {
-			return e.Colours.Classify(ctx, img, class, objects)
+			names, err := e.Colours.Classify(ctx, img, class, objects)
+			for i := range min(len(names), len(objects)) {
+				objects[i].Colour = names[i] // objects are kept's own
+			}
+			return names, err
 		}
 	}
 	correct, reasons, err := Verdict(m, kept, colours, e.Options)

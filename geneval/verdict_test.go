@@ -151,6 +151,28 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
+// What a classifier saw is in the result, so that a reason can name it: the detector knows no colours.
+func TestEvaluateKeepsColours(t *testing.T) {
+	var b Templates
+	eyes := &paintedEyes{fakeEyes{found: []Detection{at("dog", 0, 0, .95), at("dog", 60, 0, .9), at("car", 0, 60, .9)}}}
+	e := Evaluator{Detector: eyes, Colours: eyes, Classes: Classes(), Options: DefaultOptions()}
+	m := b.Binding("red", "dog", "pink", "car")
+	r, err := e.Evaluate(t.Context(), nil, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reason, err := Reason(m, r); err != nil || reason != "a dog is pink not red" {
+		t.Errorf("%q, %v", reason, err)
+	}
+}
+
+// paintedEyes see pink wherever they are asked.
+type paintedEyes struct{ fakeEyes }
+
+func (*paintedEyes) Classify(_ context.Context, _ image.Image, _ string, objects []Detection) ([]string, error) {
+	return slices.Repeat([]string{"pink"}, len(objects)), nil
+}
+
 func TestEvaluateErrors(t *testing.T) {
 	var b Templates
 	e := Evaluator{Detector: &fakeEyes{}, Classes: Classes(), Options: DefaultOptions()}

@@ -406,7 +406,7 @@ func (s Scene) Reason(m geneval.Metadata) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return Reason(m, r)
+	return geneval.Reason(m, r)
 }
 
 // verdict is GenEval's on the true objects.

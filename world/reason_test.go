@@ -53,7 +53,7 @@ func TestReasonsOfKnownScenes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := Reason(m, verdictOn(t, Scene{Objects: c.objects}, m))
+		got, err := geneval.Reason(m, verdictOn(t, Scene{Objects: c.objects}, m))
 		if err != nil || got != c.want {
 			t.Errorf("%s: %q, want %q (%v)", c.prompt, got, c.want, err)
 		}
@@ -69,7 +69,7 @@ func TestReasonsAreTrue(t *testing.T) {
 		s := JudgeMix.Draw(rng)
 		q := mix.Draw(rng, s)
 		r := verdictOn(t, s, q.Prompt)
-		reason, err := Reason(q.Prompt, r)
+		reason, err := geneval.Reason(q.Prompt, r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,10 +151,10 @@ func TestReasonWithoutColours(t *testing.T) {
 		t.Fatal(err)
 	}
 	kept := []geneval.Kept{{Class: "star", Objects: []geneval.Detection{{Class: "star", Score: .95}}}}
-	if reason, err := Reason(m, geneval.Result{Kept: kept}); err == nil {
+	if reason, err := geneval.Reason(m, geneval.Result{Kept: kept}); err == nil {
 		t.Errorf("a detection without a colour gave %q", reason)
 	}
-	if reason, err := Reason(templates.Single("star"), geneval.Result{Kept: kept}); err == nil {
+	if reason, err := geneval.Reason(templates.Single("star"), geneval.Result{Kept: kept}); err == nil {
 		t.Errorf("a verdict without a reason gave %q", reason)
 	}
 }

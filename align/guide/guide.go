@@ -56,7 +56,7 @@ const (
 // Data is the data part of the recipe. A pass of the online term has Visits groups.
 type Data struct {
 	policy.Drawing
-	Judge   string         `json:"judge"`          // reward model: a folder or a shipped judge
+	Judge   string         `json:"judge"`          // reward model: a shipped judge, a preset or a folder
 	HeldOut string         `json:"held_out_judge"` // a judge that nothing is trained on; "" watches without one
 	DPO     map[string]any `json:"dpo"`            // data part of the offline term, as in a DPO recipe
 	DPOCoef float64        `json:"dpo_coef"`       // weight of the offline term; 0 needs no pairs
@@ -148,30 +148,36 @@ var (
 )
 
 // New opens the policy, the image tokenizer, the judges and the offline pairs.
-func New(be compute.Backend, open policy.Folders, r train.Recipe, dir string) (*Guide, error) {
-	g, err := newGuide(be, open, r, dir)
+func New(be compute.Backend, from policy.Sources, r train.Recipe, dir string) (*Guide, error) {
+	g, err := newGuide(be, from.Folders, r, dir)
 	if err != nil {
 		return nil, err
 	}
-	images, err := g.policy.OpenImages(be, open, g.data.Tokenizer)
+	images, err := g.policy.OpenImages(be, from.Folders, g.data.Drawing)
 	if err != nil {
 		return nil, err
 	}
 	if g.generator, err = g.policy.Generator(be, g.live, images, g.data.Drawing); err != nil {
 		return nil, err
 	}
-	reward, parent, err := openJudge(be, open, images, g.data.Judge)
+	reward, parent, err := openJudge(be, from, images, g.data.Judge)
 	if err != nil {
 		return nil, err
 	}
 	parent.Role = "reward"
 	g.reward, g.origins = reward, append(g.origins, parent)
 	if g.data.HeldOut != "" {
-		if g.heldOut, _, err = openJudge(be, open, images, g.data.HeldOut); err != nil {
+		if g.heldOut, _, err = openJudge(be, from, images, g.data.HeldOut); err != nil {
 			return nil, err
 		}
 	}
-	g.evaluate = evaluated(images)
+	if g.data.Watch.Every > 0 {
+		evaluate, err := from.Evaluators(be, g.policy.Side(images), g.watched)
+		if err != nil {
+			return nil, err
+		}
+		g.evaluate = verdicts{images, evaluate}
+	}
 	return g, nil
 }
 

@@ -1,6 +1,7 @@
 package guide
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -8,6 +9,7 @@ import (
 	"imagecot/align/policy"
 	"imagecot/ckpt"
 	"imagecot/cot"
+	"imagecot/curate"
 	"imagecot/geneval"
 	"imagecot/models/llavaov"
 	"imagecot/models/magvit"
@@ -30,8 +32,8 @@ type judged struct {
 }
 
 // openJudge opens a local judge by name; role and name of the parent are the caller's to change.
-func openJudge(be compute.Backend, open policy.Folders, images *magvit.Tokenizer, name string) (Reward, ckpt.Parent, error) {
-	dir, err := open(name, "judge")
+func openJudge(be compute.Backend, from policy.Sources, images *magvit.Tokenizer, name string) (Reward, ckpt.Parent, error) {
+	dir, err := from.Folders(name, "judge")
 	if err != nil {
 		return nil, ckpt.Parent{}, fmt.Errorf("guide: judge: %w", err)
 	}
@@ -51,7 +53,7 @@ func openJudge(be compute.Backend, open policy.Folders, images *magvit.Tokenizer
 	if j.Model().Config().Vision.ImageSize == world.Side {
 		set = "tiny"
 	}
-	words, err := questions.Get(set)
+	words, err := questions.Get(cmp.Or(from.Wording(name), set))
 	return judged{j, words, images}, parent, err
 }
 
@@ -78,14 +80,9 @@ func (j judged) Score(ctx context.Context, prompts []geneval.Metadata, tokens []
 }
 
 // verdicts scores by the benchmark's rules: 1 or 0. It is watched, never trained on.
-type verdicts struct{ images *magvit.Tokenizer }
-
-// evaluated is the evaluator of the tiny world, nil for images of another size.
-func evaluated(images *magvit.Tokenizer) Reward {
-	if images.Config().Encoder.Resolution != world.Side {
-		return nil
-	}
-	return verdicts{images}
+type verdicts struct {
+	images   *magvit.Tokenizer
+	evaluate curate.Evaluate
 }
 
 // Score implements Reward.
@@ -96,7 +93,7 @@ func (v verdicts) Score(ctx context.Context, prompts []geneval.Metadata, tokens 
 	}
 	out := make([]float64, len(pictures))
 	for i, picture := range pictures {
-		r, err := world.Evaluator().Evaluate(ctx, picture, prompts[i])
+		r, err := v.evaluate(ctx, picture, prompts[i])
 		if err != nil {
 			return nil, err
 		}

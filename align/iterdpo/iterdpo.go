@@ -14,7 +14,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image"
 	"io"
 	"maps"
 	"os"
@@ -32,7 +31,6 @@ import (
 	"imagecot/models/showo"
 	"imagecot/train"
 	"imagecot/train/objective"
-	"imagecot/world"
 
 	"github.com/gomlx/compute"
 )
@@ -70,31 +68,26 @@ func (d Data) Validate() error {
 // run is a run in progress.
 type run struct {
 	backend compute.Backend
-	open    policy.Folders
+	from    policy.Sources
 	recipe  train.Recipe
 	data    Data
 	dir     string
 	show    io.Writer
 
-	images   func(*policy.Policy) (showo.ImageDecoder, error) // opens the image tokenizer
-	evaluate curate.Evaluate
+	// images opens the image tokenizer, and who judges its images against the prompts.
+	images func(*policy.Policy, []geneval.Metadata) (showo.ImageDecoder, curate.Evaluate, error)
 }
 
 // Run makes the rounds below dir, continuing where an earlier run stopped; the last round's policy is DIR/final.
-func Run(ctx context.Context, be compute.Backend, open policy.Folders, r train.Recipe, dir string, show io.Writer) error {
-	d := &run{backend: be, open: open, recipe: r, data: Defaults(), dir: dir, show: show}
-	d.images = func(p *policy.Policy) (showo.ImageDecoder, error) {
-		images, err := p.OpenImages(be, open, d.data.Tokenizer)
+func Run(ctx context.Context, be compute.Backend, from policy.Sources, r train.Recipe, dir string, show io.Writer) error {
+	d := &run{backend: be, from: from, recipe: r, data: Defaults(), dir: dir, show: show}
+	d.images = func(p *policy.Policy, prompts []geneval.Metadata) (showo.ImageDecoder, curate.Evaluate, error) {
+		images, err := p.OpenImages(be, from.Folders, d.data.Drawing)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if side := images.Config().Encoder.Resolution; side != world.Side {
-			return nil, fmt.Errorf("images of %d pixels: the evaluator of the tiny world judges %d only", side, world.Side)
-		}
-		return images, nil
-	}
-	d.evaluate = func(ctx context.Context, img image.Image, m geneval.Metadata) (geneval.Result, error) {
-		return world.Evaluator().Evaluate(ctx, img, m)
+		evaluate, err := from.Evaluators(be, p.Side(images), prompts)
+		return images, evaluate, err
 	}
 	return d.rounds(ctx)
 }
@@ -147,18 +140,22 @@ func (d *run) round(ctx context.Context, round int, from string) (string, error)
 	maps.Copy(r.Data, d.data.DPO)
 	run := filepath.Join(dir, "dpo")
 	err = objective.Run(ctx, d.backend, r, run, d.show, func(be compute.Backend, r train.Recipe, dir string) (objective.Trainable, error) {
-		return dpo.New(be, d.open, r, dir)
+		return dpo.New(be, d.from.Folders, r, dir)
 	})
 	return filepath.Join(run, "final"), err
 }
 
 // draw makes the round's ranking data.
 func (d *run) draw(ctx context.Context, round int, from, dir string, seed uint64) error {
-	p, err := policy.Open(d.open, from)
+	p, err := policy.Open(d.from.Folders, from)
 	if err != nil {
 		return err
 	}
-	images, err := d.images(p)
+	prompts, err := d.data.List(seed)
+	if err != nil {
+		return err
+	}
+	images, evaluate, err := d.images(p, prompts)
 	if err != nil {
 		return err
 	}
@@ -170,13 +167,9 @@ func (d *run) draw(ctx context.Context, round int, from, dir string, seed uint64
 	if err != nil {
 		return err
 	}
-	prompts, err := d.data.List(seed)
-	if err != nil {
-		return err
-	}
 	fmt.Fprintf(d.show, "round %d of %d: %d images of %d prompts by %s\n", round, d.data.Rounds, d.data.Each*len(prompts), len(prompts), p.Parent.Name)
 	return curate.Ranking{
-		Dir: dir, Prompts: prompts, Each: d.data.Each, Seed: seed, PartSize: 16, Generator: g, Evaluate: d.evaluate, Progress: d.clock(),
+		Dir: dir, Prompts: prompts, Each: d.data.Each, Seed: seed, PartSize: 16, Generator: g, Evaluate: evaluate, Progress: d.clock(),
 		Options: struct {
 			Policy  ckpt.Parent    `json:"policy"`
 			Drawing policy.Drawing `json:"drawing"`

@@ -16,6 +16,7 @@ import (
 	"imagecot/align/policy"
 	"imagecot/align/policy/policytest"
 	"imagecot/ckpt"
+	"imagecot/curate"
 	"imagecot/geneval"
 	"imagecot/internal/enginetest"
 	"imagecot/models/showo"
@@ -41,11 +42,19 @@ func even(_ context.Context, img image.Image, _ geneval.Metadata) (geneval.Resul
 	return geneval.Result{Correct: shade>>8%2 == 0}, nil
 }
 
+// newRun is a run of grey images that evaluate judges.
+func newRun(t *testing.T, r train.Recipe, dir string, show io.Writer, evaluate curate.Evaluate) *run {
+	t.Helper()
+	d := &run{backend: enginetest.Go(t), from: policy.Sources{Folders: policytest.Folders}, recipe: r, data: Defaults(), dir: dir, show: show}
+	d.images = func(*policy.Policy, []geneval.Metadata) (showo.ImageDecoder, curate.Evaluate, error) {
+		return grey{}, evaluate, nil
+	}
+	return d
+}
+
 func start(t *testing.T, ctx context.Context, r train.Recipe, dir string, show io.Writer) error {
 	t.Helper()
-	d := &run{backend: enginetest.Go(t), open: policytest.Folders, recipe: r, data: Defaults(), dir: dir, show: show, evaluate: even}
-	d.images = func(*policy.Policy) (showo.ImageDecoder, error) { return grey{}, nil }
-	return d.rounds(ctx)
+	return newRun(t, r, dir, show, even).rounds(ctx)
 }
 
 func recipe(t *testing.T, init, data string) train.Recipe {
@@ -169,11 +178,9 @@ func TestBadRecipesAreNamed(t *testing.T) {
 
 func TestARoundWithoutAPairSaysSo(t *testing.T) {
 	r := recipe(t, policytest.Folder(t, nil), "rounds: 1")
-	d := &run{backend: enginetest.Go(t), open: policytest.Folders, recipe: r, data: Defaults(), dir: t.TempDir(), show: io.Discard}
-	d.images = func(*policy.Policy) (showo.ImageDecoder, error) { return grey{}, nil }
-	d.evaluate = func(context.Context, image.Image, geneval.Metadata) (geneval.Result, error) {
+	d := newRun(t, r, t.TempDir(), io.Discard, func(context.Context, image.Image, geneval.Metadata) (geneval.Result, error) {
 		return geneval.Result{}, nil
-	}
+	})
 	if err := d.rounds(t.Context()); err == nil || !strings.Contains(err.Error(), "round 1 of 1") || !strings.Contains(err.Error(), "8 only no") {
 		t.Errorf("error %v", err)
 	}

@@ -3,11 +3,13 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 
 	"imagecot/curate"
 	"imagecot/geneval"
 	"imagecot/internal/graphx"
+	"imagecot/maskgit"
 	"imagecot/models/magvit"
 	"imagecot/models/showo"
 	"imagecot/world"
@@ -23,6 +25,8 @@ type Drawing struct {
 	Steps       int     `json:"steps"`
 	Guidance    float64 `json:"guidance"`
 	Temperature float64 `json:"temperature"`
+	// Rule is how the temperature falls over the steps; "" means the tiny world's, which Show-o's own decoding does not have.
+	Rule maskgit.TemperatureRule `json:"temperature_rule,omitempty"`
 }
 
 // DefaultDrawing draws images that differ: the paper's steps and guidance at a high temperature.
@@ -35,6 +39,9 @@ func DefaultDrawing() Drawing {
 func (d Drawing) Options() showo.Options {
 	o := showo.TinyOptions()
 	o.Steps, o.Guidance, o.Temperature = d.Steps, d.Guidance, d.Temperature
+	if d.Rule != "" {
+		o.Rule = d.Rule
+	}
 	return o
 }
 
@@ -79,8 +86,10 @@ func (d Drawing) List(seed uint64) ([]geneval.Metadata, error) {
 	return list, nil
 }
 
-// OpenImages opens the image tokenizer, which must have the policy's codes.
-func (p *Policy) OpenImages(be compute.Backend, open Folders, name string) (*magvit.Tokenizer, error) {
+// OpenImages opens the image tokenizer, which must have the policy's codes. Where images are not the tiny world's the prompts
+// must not be either.
+func (p *Policy) OpenImages(be compute.Backend, open Folders, d Drawing) (*magvit.Tokenizer, error) {
+	name := d.Tokenizer
 	dir, err := open(name, "tokenizer")
 	if err != nil {
 		return nil, fmt.Errorf("policy: tokenizer: %w", err)
@@ -92,7 +101,15 @@ func (p *Policy) OpenImages(be compute.Backend, open Folders, name string) (*mag
 	if codes := t.Config().Codes(); codes != p.Config.CodebookSize {
 		return nil, fmt.Errorf("policy: the tokenizer %s has %d codes, the generator %d", name, codes, p.Config.CodebookSize)
 	}
+	if side := p.Side(t); side != world.Side && d.Prompts == "" {
+		return nil, fmt.Errorf("policy: prompts is missing: those of the tiny world are not for images of %d pixels, and `imagecot curate prompts --scale full` draws others", side)
+	}
 	return t, nil
+}
+
+// Side is that of an image in pixels.
+func (p *Policy) Side(images *magvit.Tokenizer) int {
+	return int(math.Round(math.Sqrt(float64(p.Config.NumVQTokens)))) * images.Config().Factor()
 }
 
 // Generator draws with the given weights, which belong to the caller. images may be nil if nothing is decoded.

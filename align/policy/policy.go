@@ -11,15 +11,28 @@ import (
 
 	"imagecot/bpe"
 	"imagecot/ckpt"
+	"imagecot/curate"
+	"imagecot/geneval"
 	"imagecot/internal/graphx"
 	"imagecot/models/showo"
 	"imagecot/train/objective"
 
+	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
 // Folders finds a model's folder by name; part says which shipped model the name "tiny" means.
 type Folders func(name, part string) (fs.FS, error)
+
+// Evaluators opens who judges final images against their prompts by the benchmark's rules; side is theirs in pixels.
+type Evaluators func(be compute.Backend, side int, prompts []geneval.Metadata) (curate.Evaluate, error)
+
+// Sources are where alignment finds what is not in its recipe.
+type Sources struct {
+	Folders    Folders
+	Evaluators Evaluators
+	Wording    func(judge string) string // set of questions that a judge knows by its name; "" where the name does not tell
+}
 
 // Policy is a generator before it is trained on.
 type Policy struct {

@@ -15,6 +15,7 @@ import (
 	"imagecot/geneval"
 	"imagecot/internal/enginetest"
 	"imagecot/internal/graphx"
+	"imagecot/maskgit"
 	"imagecot/models/showo"
 	"imagecot/train/objective"
 	"imagecot/world"
@@ -206,5 +207,21 @@ func TestPromptsKeepOffTheTest(t *testing.T) {
 	d.Prompts = write()
 	if _, err := d.List(9); err == nil || !strings.Contains(err.Error(), "holds no prompt") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// The temperature of re-masking falls as a recipe says, and else as in the tiny world.
+func TestDrawingDecodes(t *testing.T) {
+	d := policy.DefaultDrawing()
+	if got := d.Options(); got.Rule != maskgit.Anneal || got.Temperature != 5 || got.Steps != 18 {
+		t.Errorf("%+v", got)
+	}
+	d.Rule = maskgit.Compound
+	if got := d.Options(); got.Rule != maskgit.Compound {
+		t.Errorf("%+v", got)
+	}
+	d.Rule = "cold"
+	if err := d.Validate(); err == nil {
+		t.Error("an unknown rule passes")
 	}
 }

@@ -122,12 +122,9 @@ func (c *checkpoint) readWords() error {
 	return nil
 }
 
-// wording is the recipe's, or the one in which the judge is asked without a word about it.
-func (c *checkpoint) wording(chosen string) string {
-	switch {
-	case chosen != "":
-		return chosen
-	case c.config.Vision.ImageSize == world.Side:
+// wording is the one in which a judge of this kind is asked where nothing else is known.
+func (c *checkpoint) wording() string {
+	if c.config.Vision.ImageSize == world.Side {
 		return "tiny"
 	}
 	return "paper"

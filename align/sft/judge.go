@@ -57,7 +57,7 @@ type Judge struct {
 type JudgeData struct {
 	Reward     string         `json:"reward"` // orm, prm, parm or parmpp
 	Sources    []Source       `json:"sources"`
-	Questions  string         `json:"questions"`  // the wording; "" is the paper's, and of the tiny world's judge its own
+	Questions  string         `json:"questions"`  // the wording; "" is the paper's, or of the tiny world's judge its own
 	Labels     llavaov.Labels `json:"labels"`     // official or answer
 	Tokenizer  string         `json:"tokenizer"`  // image tokenizer of the data
 	Validation float64        `json:"validation"` // share of the scenes that is left out
@@ -75,7 +75,7 @@ var (
 func JudgeDefaults() JudgeData { return JudgeData{Labels: llavaov.OfficialLabels} }
 
 // NewJudge reads conversations and checkpoint, and looks at every conversation once: nothing ends a run in its middle.
-func NewJudge(be compute.Backend, open policy.Folders, r train.Recipe) (*Judge, error) {
+func NewJudge(be compute.Backend, from policy.Sources, r train.Recipe) (*Judge, error) {
 	j := &Judge{recipe: r, data: JudgeDefaults()}
 	if err := objective.DecodeStrict(r.Data, &j.data); err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func NewJudge(be compute.Backend, open policy.Folders, r train.Recipe) (*Judge, 
 		return nil, err
 	}
 	var err error
-	if j.start, err = openCheckpoint(open, r.InitFrom); err != nil {
+	if j.start, err = openCheckpoint(from.Folders, r.InitFrom); err != nil {
 		return nil, err
 	}
 	if j.chat, err = llavaov.NewChat(j.start.text); err != nil {
@@ -93,10 +93,30 @@ func NewJudge(be compute.Backend, open policy.Folders, r train.Recipe) (*Judge, 
 	if j.loss, err = j.chat.Options(0); err != nil {
 		return nil, err
 	}
-	if err := j.openTokenizer(be, open); err != nil {
+	if err := j.openTokenizer(be, from.Folders); err != nil {
+		return nil, err
+	}
+	if err := j.wording(from.Wording); err != nil {
 		return nil, err
 	}
 	return j, j.openData()
+}
+
+// wording finds the words of the questions. Others than what nobody needs to be told must stand in the recipe, which the
+// manifest keeps: whoever asks the trained judge reads it there.
+func (j *Judge) wording(known func(judge string) string) error {
+	if j.data.Questions != "" {
+		return nil
+	}
+	j.data.Questions = j.start.wording()
+	if known == nil {
+		return nil
+	}
+	if set := known(j.recipe.InitFrom); set != "" && set != j.data.Questions {
+		return fmt.Errorf("sft: data.questions is missing: %s knows the questions in the words %q, without a word about it they are %q",
+			j.recipe.InitFrom, set, j.data.Questions)
+	}
+	return nil
 }
 
 // Validate reports settings that cannot be trained with.
@@ -133,7 +153,7 @@ func (j *Judge) openTokenizer(be compute.Backend, open policy.Folders) error {
 
 // openData reads the sources and finds out how long the rows are.
 func (j *Judge) openData() error {
-	set, err := questions.Get(j.start.wording(j.data.Questions))
+	set, err := questions.Get(j.data.Questions)
 	if err != nil {
 		return err
 	}

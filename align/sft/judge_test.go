@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"imagecot/align/policy"
 	"imagecot/ckpt"
 	"imagecot/cot"
 	"imagecot/curate"
@@ -175,7 +176,7 @@ func TestJudgeLossIsThatOfTheExport(t *testing.T) {
 			r.Data["labels"] = string(c.labels)
 			all, shown := exportedTalks(t, data[c.kind], c.wording)
 			r.Batch = len(all)
-			j, err := NewJudge(be, shipped, r)
+			j, err := NewJudge(be, policy.Sources{Folders: shipped}, r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,7 +238,7 @@ func moved(t *testing.T, r train.Recipe, wording string) (log *lastLog, before, 
 	var j *Judge
 	build := func(be compute.Backend, r train.Recipe, _ string) (objective.Trainable, error) {
 		var err error
-		j, err = NewJudge(be, shipped, r)
+		j, err = NewJudge(be, policy.Sources{Folders: shipped}, r)
 		return j, err
 	}
 	if err := objective.Run(t.Context(), be, r, dir, t.Output(), build); err != nil {
@@ -330,7 +331,7 @@ func TestLayoutIsKept(t *testing.T) {
 	for _, layout := range []string{authors, transformers} {
 		from, dir := smallJudge(t, layout), t.TempDir()
 		build := func(be compute.Backend, r train.Recipe, _ string) (objective.Trainable, error) {
-			return NewJudge(be, shipped, r)
+			return NewJudge(be, policy.Sources{Folders: shipped}, r)
 		}
 		r := judgeRecipe(from, "orm", data, "ranking")
 		r.MaxSteps = 1
@@ -372,7 +373,7 @@ func TestJudgeBatchesFollowFromTheirNumber(t *testing.T) {
 	be := enginetest.Go(t)
 	r := judgeRecipe(smallJudge(t, authors), "parmpp", toyData(t, 8, trained(4)), "parm", "reflection", "ranking")
 	open := func() *Judge {
-		j, err := NewJudge(be, shipped, r)
+		j, err := NewJudge(be, policy.Sources{Folders: shipped}, r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -433,7 +434,7 @@ func TestJudgeGoesOn(t *testing.T) {
 	r := judgeRecipe(smallJudge(t, authors), "orm", toyData(t, 8, trained(4)), "ranking")
 	r.Accum, r.EMA = 2, .9
 	build := func(be compute.Backend, r train.Recipe, _ string) (objective.Trainable, error) {
-		return NewJudge(be, shipped, r)
+		return NewJudge(be, policy.Sources{Folders: shipped}, r)
 	}
 	whole, halves := t.TempDir(), t.TempDir()
 	if err := objective.Run(t.Context(), be, r, whole, t.Output(), build); err != nil {
@@ -441,7 +442,7 @@ func TestJudgeGoesOn(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	stop := func(be compute.Backend, r train.Recipe, _ string) (objective.Trainable, error) {
-		j, err := NewJudge(be, shipped, r)
+		j, err := NewJudge(be, policy.Sources{Folders: shipped}, r)
 		return &stopping{j, 5, cancel}, err
 	}
 	if err := objective.Run(ctx, be, r, halves, t.Output(), stop); !errors.Is(err, context.Canceled) {
@@ -490,7 +491,7 @@ func TestGroupsAndLoRA(t *testing.T) {
 		r := judgeRecipe(smallJudge(t, authors), "orm", toyData(t, 4, trained(2)), "ranking")
 		r.MaxSteps, r.Clip = 1, 0
 		change(&r)
-		j, err := NewJudge(be, shipped, r)
+		j, err := NewJudge(be, policy.Sources{Folders: shipped}, r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -555,7 +556,7 @@ func TestWhatIsTrainedOn(t *testing.T) {
 		map[string]any{"from": data["parm"], "kind": "parm", "share": .5, "asks": "potential"},
 		map[string]any{"from": data["parm"], "kind": "parm", "share": 1, "asks": "clarity"},
 	}
-	j, err := NewJudge(be, shipped, r)
+	j, err := NewJudge(be, policy.Sources{Folders: shipped}, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -582,7 +583,7 @@ func TestWhatIsTrainedOn(t *testing.T) {
 		t.Errorf("the hash of two data sets is %q", hash)
 	}
 	r.Seed++
-	other, err := NewJudge(be, shipped, r)
+	other, err := NewJudge(be, policy.Sources{Folders: shipped}, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -591,7 +592,7 @@ func TestWhatIsTrainedOn(t *testing.T) {
 		t.Error("another seed draws the same share")
 	}
 	tests := toyData(t, 4, world.TestPrompts())
-	if _, err := NewJudge(be, shipped, judgeRecipe("tiny", "orm", tests, "ranking")); err == nil || !strings.Contains(err.Error(), "holds test prompts") {
+	if _, err := NewJudge(be, policy.Sources{Folders: shipped}, judgeRecipe("tiny", "orm", tests, "ranking")); err == nil || !strings.Contains(err.Error(), "holds test prompts") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -636,8 +637,31 @@ func TestJudgeRefusals(t *testing.T) {
 	} {
 		r := judgeRecipe("tiny", "orm", data, "ranking")
 		change(&r)
-		if _, err := NewJudge(be, shipped, r); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := NewJudge(be, policy.Sources{Folders: shipped}, r); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
+// A judge that knows the questions in other words than the usual ones is not trained on without a word about it.
+func TestWordsAreSaid(t *testing.T) {
+	r := judgeRecipe("tiny", "orm", toyData(t, 4, trained(2)), "ranking")
+	from := policy.Sources{Folders: shipped, Wording: func(judge string) string { return map[string]string{"tiny": "released"}[judge] }}
+	if _, err := NewJudge(enginetest.Go(t), from, r); err == nil || !strings.Contains(err.Error(), `knows the questions in the words "released"`) {
+		t.Errorf("error %v", err)
+	}
+	for _, words := range []string{"released", "tiny"} {
+		r.Data["questions"] = words
+		j, err := NewJudge(enginetest.Go(t), from, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, err := questions.Get(words)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := j.talks[0].Turns[0].Text, set.Text(cot.Outcome, cot.Prompt{Text: j.talks[0].Prompt}); got != want {
+			t.Errorf("%s: asked %q, want %q", words, got, want)
 		}
 	}
 }

@@ -28,7 +28,7 @@ const plan = `
  2  verify/single verify/bestofn verify/orm verify/prm
  2  judge/...                               # judges without a graph
  3  verify/parm                             # stands on orm's last question
- 4  verify/... curate                       # what stands on PARM; training data
+ 4  verify/... curate curate/...            # what stands on PARM; training data
  5  backend ckpt ckpt/... bpe hub hub/... preset # engines, checkpoints, text tokens, where checkpoints come from
  5  internal/graphx internal/enginetest     # the border to graphs, engines for tests
  5  models/nn                               # layers

@@ -165,7 +165,7 @@ func TestReasonsAreInTheVocabulary(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		reason, err := world.Reason(m, r)
+		reason, err := geneval.Reason(m, r)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,22 +1,20 @@
-package world
+package geneval
 
 import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"imagecot/geneval"
 )
 
 // Reason says in one short sentence why an image does not follow the prompt (PARM++, Appendix B), in place of the paper's
 // annotations by GPT-4o: "the circle is missing", "the square is blue not red", "there are two stars not three", "the star
-// is left of the ring not right". It is "" for a correct image. r is the verdict of Evaluator on the image, whose detections
-// know their colours. Words are those of the text tokenizer; "the" is the only object of its class, "a" one of several.
-func Reason(m geneval.Metadata, r geneval.Result) (string, error) {
+// is left of the ring not right". It is "" for a correct image. r is the verdict of Evaluator on the image. Words are few, for
+// the tiny world's text tokenizer; "the" is the only object of its class, "a" one of several.
+func Reason(m Metadata, r Result) (string, error) {
 	if r.Correct {
 		return "", nil
 	}
-	seen := sighting{r.Kept, geneval.DefaultOptions().PositionThreshold}
+	seen := sighting{r.Kept, DefaultOptions().PositionThreshold}
 	var parts, missing []string
 	failed := make([]bool, len(m.Include))
 	for i, c := range m.Include {
@@ -58,7 +56,7 @@ func Reason(m geneval.Metadata, r geneval.Result) (string, error) {
 		parts = append([]string{strings.Join(missing, " and ") + " are missing"}, parts...)
 	}
 	if len(parts) == 0 {
-		return "", fmt.Errorf("world: the verdict on %q has no reason that its detections show (%s)", m.Prompt, strings.Join(r.Reasons, "; "))
+		return "", fmt.Errorf("geneval: the verdict on %q has no reason that its detections show (%s)", m.Prompt, strings.Join(r.Reasons, "; "))
 	}
 	return strings.Join(parts, " and "), nil
 }
@@ -68,22 +66,22 @@ func count(class string, n, want int) string {
 	number := func(n int) string { return [...]string{"no", "one", "two", "three", "four", "five", "six"}[n] }
 	switch {
 	case n > 6 || want > 6:
-		return "there are too many " + geneval.Plural(class)
+		return "there are too many " + Plural(class)
 	case n == 1:
 		return "there is one " + class + " not " + number(want)
 	case n == 0:
-		return "there are no " + geneval.Plural(class)
+		return "there are no " + Plural(class)
 	}
-	return "there are " + number(n) + " " + geneval.Plural(class) + " not " + number(want)
+	return "there are " + number(n) + " " + Plural(class) + " not " + number(want)
 }
 
 // sighting is what the detector kept, class by class, best first.
 type sighting struct {
-	kept      []geneval.Kept
+	kept      []Kept
 	threshold float32 // of positions
 }
 
-func (s sighting) of(class string) []geneval.Detection {
+func (s sighting) of(class string) []Detection {
 	for _, k := range s.kept {
 		if k.Class == class {
 			return k.Objects
@@ -101,13 +99,13 @@ func (s sighting) name(class string) string {
 }
 
 // colour is "the square is blue not red", "" if the best objects have the colour that is asked for.
-func (s sighting) colour(c geneval.Clause) (string, error) {
+func (s sighting) colour(c Clause) (string, error) {
 	var other string
 	right := 0
 	for _, o := range s.of(c.Class)[:c.Count] {
 		switch o.Colour {
 		case "":
-			return "", fmt.Errorf("world: a %s without a colour is no detection of the tiny world", c.Class)
+			return "", fmt.Errorf("geneval: the colour of a %s was asked for and is not known", c.Class)
 		case c.Color:
 			right++
 		default:
@@ -118,16 +116,16 @@ func (s sighting) colour(c geneval.Clause) (string, error) {
 	case right >= c.Count:
 		return "", nil
 	case c.Count > 1:
-		return fmt.Sprintf("there are too few %s %s", c.Color, geneval.Plural(c.Class)), nil
+		return fmt.Sprintf("there are too few %s %s", c.Color, Plural(c.Class)), nil
 	}
 	return fmt.Sprintf("%s is %s not %s", s.name(c.Class), other, c.Color), nil
 }
 
 // place is "the star is left of the ring not right", "" if the best objects are placed as asked.
-func (s sighting) place(c, target geneval.Clause) string {
+func (s sighting) place(c, target Clause) string {
 	for _, a := range s.of(c.Class)[:c.Count] {
 		for _, b := range s.of(target.Class)[:target.Count] {
-			set := geneval.Relation(a.Box, b.Box, s.threshold)
+			set := Relation(a.Box, b.Box, s.threshold)
 			if slices.Contains(set, c.Relation) {
 				continue
 			}

@@ -1,0 +1,234 @@
+package experiment
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"image"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gomlx/compute"
+
+	"imagecot/align"
+	"imagecot/align/policy"
+	"imagecot/align/policy/policytest"
+	"imagecot/backend"
+	"imagecot/ckpt"
+	"imagecot/curate"
+	"imagecot/geneval"
+	"imagecot/internal/enginetest"
+	"imagecot/internal/prng"
+	"imagecot/models/magvit"
+	"imagecot/preset"
+	"imagecot/tiny"
+	"imagecot/train"
+)
+
+// smallPresets are published models of toy size.
+const smallPresets = `
+- {name: small, role: generator, about: Show-o, repo: org/small, files: [config.json, pytorch_model.safetensors], licence: MIT,
+   tokenizer: small-images, text: small-words, resolution: 16, decoding: {steps: 3, guidance: 1.75, temperature: 1}}
+- {name: small-images, role: tokenizer, about: MAGVIT-v2, repo: org/images, files: [config.json, model.safetensors], licence: MIT}
+- {name: small-words, role: text, about: words, repo: org/words, files: [tokenizer.json], licence: MIT}
+`
+
+// publish fills the hub's cache with them: a generator of 16-pixel images in Show-o's layout, whose words lie in a repository of
+// their own, its image tokenizer, and GenEval's detector and CLIP.
+func publish(t *testing.T) {
+	t.Helper()
+	home, cache := t.TempDir(), t.TempDir()
+	t.Setenv("IMAGECOT_HOME", home)
+	t.Setenv("HF_HUB_CACHE", cache)
+	t.Setenv("HF_HUB_OFFLINE", "1")
+	if err := os.MkdirAll(filepath.Join(home, "presets"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(home, "presets", "small.yaml"), smallPresets)
+	repo := func(name string) string {
+		dir := filepath.Join(cache, "models--"+strings.ReplaceAll(name, "/", "--"))
+		commit := strings.Repeat("a", 40)
+		for _, sub := range []string{"refs", filepath.Join("snapshots", commit)} {
+			if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		writeFile(t, filepath.Join(dir, "refs", "main"), commit)
+		return filepath.Join(dir, "snapshots", commit)
+	}
+	move := func(from, to string, names map[string]string) {
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for name, as := range names {
+			if err := os.Rename(filepath.Join(from, name), filepath.Join(to, as)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	move(policytest.Folder(t, nil), repo("org/small"), map[string]string{"config.json": "config.json", ckpt.ModelFile: ckpt.PublishedFile})
+	c := magvit.Tiny()
+	c.CodebookDim, c.Encoder.ZChannels, c.Decoder.ZChannels = 3, 3, 3
+	move(magvitFolder(t, c), repo("org/images"), map[string]string{"config.json": "config.json", ckpt.ModelFile: ckpt.ModelFile})
+	words, err := tiny.TextTokenizer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(repo("org/words"), "tokenizer.json"), string(words)+"\n") // its own, by its bytes
+	o := randomDetector(t)
+	plain := map[string]string{"config.json": "config.json", ckpt.ModelFile: ckpt.ModelFile}
+	detector, err := preset.Find(detectorPreset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	move(o.Weights, filepath.Join(cache, "imagecot", detectorPreset), plain)
+	writeFile(t, filepath.Join(cache, "imagecot", detectorPreset, path.Base(detector.URL)), "converted")
+	plain["vocab.json"], plain["merges.txt"] = "vocab.json", "merges.txt"
+	clip := repo("openai/clip-vit-large-patch14")
+	move(o.CLIP, clip, plain)
+	writeFile(t, filepath.Join(clip, "tokenizer.json"), "{}") // what the preset asks for beside the older layout
+}
+
+func magvitFolder(t *testing.T, c magvit.Config) string {
+	t.Helper()
+	dir := t.TempDir()
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "config.json"), string(text))
+	var all []ckpt.Tensor
+	for name, w := range magvit.Init(c, prng.New(4, 0, prng.Init).Rand()) {
+		tensor, err := ckpt.FromTensor(name, w, ckpt.F32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, tensor)
+	}
+	if err := ckpt.Write(filepath.Join(dir, ckpt.ModelFile), all, nil); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Images of full size are labelled by GenEval's own models, whose hashes the data name.
+func TestRankingDataOfFullSize(t *testing.T) {
+	publish(t)
+	r := Default()
+	r.Generator, r.Strategy, r.Backend, r.Steps = "small", "single", "go", 3
+	p, err := Open(t.Context(), r, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	list := []geneval.Metadata{geneval.Templates{}.Colour("red", "bench")}
+	if err := p.UseGenEval(list); err != nil {
+		t.Fatal(err)
+	}
+	if id := p.Models["detector"]; strings.Count(id, "sha256:") != 2 {
+		t.Errorf("the detector is %q, want two hashes", id)
+	}
+	dir := filepath.Join(t.TempDir(), "ranking")
+	if err := (curate.Ranking{Dir: dir, Prompts: list, Each: 2, Seed: 1, PartSize: 1, Generator: p.Generator, Evaluate: p.Evaluate}).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := curate.ReadTraining[curate.Image](dir)
+	if err != nil || len(rows) != 2 || len(rows[0].Samples) != 3*policytest.Tokens {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	for _, row := range rows {
+		if row.Correct == (row.Reason != "") || row.Reason != "" && !strings.Contains(row.Reason, "bench") {
+			t.Errorf("correct %t because of %q", row.Correct, row.Reason)
+		}
+	}
+}
+
+// A recipe names published models, and the whole of alignment runs on them: GenEval's evaluator where the tiny world has its
+// own, the text tokenizer that the preset names, weights under their published file name.
+func TestAlignmentOfFullSize(t *testing.T) {
+	publish(t)
+	prompts := filepath.Join(t.TempDir(), "prompts.jsonl")
+	var text strings.Builder
+	for i, class := range []string{"bench", "car", "dog", "cup", "bed", "cow", "kite", "vase"} {
+		text.WriteString(geneval.Templates{}.Colour(geneval.Colours()[i], class).Dump() + "\n")
+	}
+	writeFile(t, prompts, text.String())
+	be := enginetest.Go(t)
+	var asked []int
+	sources := policy.Sources{
+		Folders: ModelFolder, Wording: Wording,
+		Evaluators: func(_ compute.Backend, side int, list []geneval.Metadata) (curate.Evaluate, error) {
+			asked = append(asked, side)
+			n := 0
+			return func(_ context.Context, img image.Image, _ geneval.Metadata) (geneval.Result, error) {
+				n++
+				if got := img.Bounds().Dx(); got != side || len(list) == 0 {
+					t.Errorf("an image of %d pixels for %d prompts, want %d", got, len(list), side)
+				}
+				return geneval.Result{Correct: n%2 == 0, Reasons: []string{"odd"}}, nil
+			}, nil
+		},
+	}
+	drawing := "tokenizer: small-images, temperature_rule: compound, steps: 3, prompts: " + prompts
+	for kind, data := range map[string]string{
+		"iterdpo": "rounds: 1, each: 4, " + drawing,
+		"guide":   "dpo_coef: 0, judge: judge, groups: 2, each: 2, min_gap: 0, watch: {every: 1, prompts: 2, each: 1}, " + drawing,
+	} {
+		t.Run(kind, func(t *testing.T) {
+			asked = nil
+			r, err := train.ParseRecipe(fmt.Appendf(nil, "{kind: %s, name: small, init_from: small, max_steps: 1, batch_size: 2, learning_rate: 0.001, save_steps: 1, data: {%s}}", kind, data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			if err := align.Run(t.Context(), be, sources, r, dir, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(asked, []int{16}) {
+				t.Errorf("evaluators of %v pixels were opened, want one of 16", asked)
+			}
+			words, err := os.ReadFile(filepath.Join(dir, "final", "tokenizer.json"))
+			if err != nil || !strings.HasSuffix(string(words), "\n") {
+				t.Errorf("the result has not the text tokenizer of its preset: %v", err)
+			}
+			m, err := ckpt.ReadManifest(filepath.Join(dir, "final"))
+			if err != nil || m.Parents[0].Name != "small" || len(m.Parents[0].SHA256) != 64 {
+				t.Errorf("parents %+v, %v", m.Parents, err)
+			}
+		})
+	}
+}
+
+func TestPromptsOfTheTinyWorldAreNotForFullSize(t *testing.T) {
+	publish(t)
+	p, err := policy.Open(ModelFolder, "small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := policy.DefaultDrawing()
+	d.Tokenizer = "small-images"
+	if _, err := p.OpenImages(enginetest.Go(t), ModelFolder, d); err == nil || !strings.Contains(err.Error(), "images of 16 pixels") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// The tiny world has its exact detector, whatever else is installed; other sizes need GenEval's own models.
+func TestEvaluatorsBySize(t *testing.T) {
+	be, _, err := backend.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer be.Finalize()
+	t.Setenv("HF_HUB_CACHE", t.TempDir())
+	if _, err := OpenEvaluator(be, 64, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := OpenEvaluator(be, 256, geneval.Official()); err == nil || !strings.Contains(err.Error(), "pull geneval-detector") {
+		t.Errorf("error %v", err)
+	}
+}
