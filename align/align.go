@@ -1,4 +1,5 @@
-// Package align knows the objectives that move a trained generator by preferences and rewards: DPO, and what stands on it.
+// Package align knows the objectives that move a trained generator by preferences and rewards: DPO, and what stands on it; and
+// those of supervised fine-tuning, which start from any published checkpoint too.
 package align
 
 import (
@@ -26,6 +27,8 @@ func Maker(from policy.Sources) objective.Maker {
 			return sft.NewCorrection(be, from.Folders, r, dir)
 		case "guide":
 			return guide.New(be, from, r, dir)
+		case "sft":
+			return sft.NewJudge(be, from, r)
 		}
 		return objective.New(be, r, dir)
 	}

@@ -10,6 +10,7 @@ import (
 	"imagecot/align/dpo"
 	"imagecot/align/guide"
 	"imagecot/align/iterdpo"
+	"imagecot/align/sft"
 	"imagecot/train"
 	"imagecot/train/objective"
 )
@@ -42,6 +43,11 @@ func TestCommittedRecipesAreValid(t *testing.T) {
 			}
 		case "iterdpo":
 			d := iterdpo.Defaults()
+			if err = objective.DecodeStrict(r.Data, &d); err == nil {
+				err = d.Validate()
+			}
+		case "sft":
+			d := sft.JudgeDefaults()
 			if err = objective.DecodeStrict(r.Data, &d); err == nil {
 				err = d.Validate()
 			}

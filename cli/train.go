@@ -17,7 +17,7 @@ import (
 
 func (a *app) trainCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "train", Short: "Train the models of the tiny world", Args: exactArgs(0, "a subcommand"),
+		Use: "train", Short: "Train models: those of the tiny world, and reward models of full size", Args: exactArgs(0, "a subcommand"),
 		Long: "Trains what a recipe says. Checkpoints, metrics.jsonl and TensorBoard events go to the output folder; a\n" +
 			"run that was stopped goes on from its last checkpoint. The result is OUT/final.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -29,6 +29,7 @@ func (a *app) trainCommand() *cobra.Command {
 		{"iterdpo", "Move the generator by pairs of its own images, in rounds (iterative DPO)"},
 		{"correction", "Teach the generator to correct its images (PARM++)"},
 		{"guide", "Move the generator by pairs and by a reward model's scores of fresh images"},
+		{"sft", "Fine-tune any LLaVA-OneVision into an ORM, PRM, PARM or PARM++ on full-size images"},
 		{"judge", "Train a judge (LLaVA-OneVision): zero-shot, ORM, PRM, PARM or PARM++, as the recipe says"},
 	} {
 		cmd.AddCommand(a.trainKindCommand(kind.name, kind.short))
@@ -60,16 +61,19 @@ func (a *app) trainVocabularyCommand() *cobra.Command {
 
 func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 	var file, out string
-	example := kind
-	if kind == "guide" {
-		example = "guided-orm"
+	example := "tiny/" + kind
+	switch kind {
+	case "guide":
+		example = "tiny/guided-orm"
+	case "sft":
+		example = "full/orm"
 	}
 	cmd := &cobra.Command{
 		Use: kind + " -f RECIPE", Short: short, Args: exactArgs(0, "no arguments"),
-		Example: "  imagecot train " + kind + " -f recipes/tiny/" + example + ".yaml",
+		Example: "  imagecot train " + kind + " -f recipes/" + example + ".yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
-				return usage("recipes lie in recipes/tiny", "-f is missing: which recipe?")
+				return usage("recipes lie in recipes/tiny and recipes/full", "-f is missing: which recipe?")
 			}
 			r, err := train.ReadRecipe(file)
 			if err != nil {

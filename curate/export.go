@@ -216,6 +216,16 @@ type llavaTurn struct {
 	Value string `json:"value"`
 }
 
+// llavaTurns writes a conversation as LLaVA's loader reads it: the image's tag opens the first question.
+func llavaTurns(talk []Turn) []llavaTurn {
+	var out []llavaTurn
+	for _, t := range talk {
+		out = append(out, llavaTurn{"human", t.Text}, llavaTurn{"gpt", t.Answer})
+	}
+	out[0].Value = "<image> " + out[0].Value
+	return out
+}
+
 const (
 	llavaFile   = "conversations.json"
 	llavaImages = "images"
@@ -249,7 +259,7 @@ func (e Export) llava(ctx context.Context, id any, rows []exported) error {
 		}
 		for i, x := range some {
 			for k, talk := range x.talks {
-				list = append(list, llavaRow{fmt.Sprintf("%06d-%d", at+i, k), path.Join(llavaImages, pictureName(at+i)), talk})
+				list = append(list, llavaRow{fmt.Sprintf("%06d-%d", at+i, k), path.Join(llavaImages, pictureName(at+i)), llavaTurns(talk)})
 			}
 		}
 		if e.Progress != nil {

@@ -15,24 +15,18 @@ type exported struct {
 	tokens []int32
 	good   []int32 // of the good image, where the row is a couple and tokens are the bad image's
 	row    pictureRow
-	talks  [][]llavaTurn // conversations about the image
+	talks  [][]Turn // conversations about the image
 }
 
 // exportable reads a data set, whatever kind its recipe.json says it is.
 func exportable(dir string, set questions.Set) ([]exported, error) {
-	text, err := os.ReadFile(filepath.Join(dir, "recipe.json"))
+	kind, err := kindOf(dir)
 	if err != nil {
 		return nil, fmt.Errorf("curate: export: %w", err)
 	}
-	var id struct {
-		Kind string `json:"kind"`
-	}
-	if err := json.Unmarshal(text, &id); err != nil {
-		return nil, fmt.Errorf("curate: export: %s/recipe.json: %w", dir, err)
-	}
 	words := wording{set}
 	var rows []exported
-	switch id.Kind {
+	switch kind {
 	case "ranking":
 		rows, err = convert(dir, words.ranking)
 	case "steps":
@@ -50,12 +44,27 @@ func exportable(dir string, set questions.Set) ([]exported, error) {
 			return exported{tokens: c.Bad, good: c.Good, row: pictureRow{Task: c.Task, Prompt: c.Prompt, Metadata: c.Metadata, Reason: c.Reason}}
 		})
 	default:
-		return nil, fmt.Errorf("curate: export: %s is a data set of kind %q, want ranking, steps, parm, reflection, pairs or correction", dir, id.Kind)
+		return nil, fmt.Errorf("curate: export: %s is a data set of kind %q, want ranking, steps, parm, reflection, pairs or correction", dir, kind)
 	}
 	if err == nil && len(rows) == 0 {
 		err = fmt.Errorf("curate: export: %s holds no rows", dir)
 	}
 	return rows, err
+}
+
+// kindOf is the kind of a data set, as its recipe.json says.
+func kindOf(dir string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "recipe.json"))
+	if err != nil {
+		return "", err
+	}
+	var id struct {
+		Kind string `json:"kind"`
+	}
+	if err := json.Unmarshal(text, &id); err != nil {
+		return "", fmt.Errorf("%s/recipe.json: %w", dir, err)
+	}
+	return id.Kind, nil
 }
 
 func convert[Row any](dir string, one func(Row) exported) ([]exported, error) {
@@ -74,16 +83,17 @@ func convert[Row any](dir string, one func(Row) exported) ([]exported, error) {
 type wording struct{ set questions.Set }
 
 // talk is a conversation: a question with its answer, after the turns that precede it.
-func (w wording) talk(kind cot.QuestionKind, prompt, answer string) []llavaTurn {
+func (w wording) talk(kind cot.QuestionKind, prompt, answer string) []Turn {
 	p := cot.Prompt{Text: prompt}
-	var out []llavaTurn
+	var out []Turn
 	for _, t := range w.set.After(kind, p) {
-		out = append(out, llavaTurn{"human", t.Text}, llavaTurn{"gpt", t.Answer})
+		out = append(out, Turn{precedes[kind], t})
 	}
-	out = append(out, llavaTurn{"human", w.set.Text(kind, p)}, llavaTurn{"gpt", answer})
-	out[0].Value = "<image> " + out[0].Value
-	return out
+	return append(out, Turn{kind, cot.Turn{Text: w.set.Text(kind, p), Answer: answer}})
 }
+
+// precedes names the question whose answer a kind of question follows.
+var precedes = map[cot.QuestionKind]cot.QuestionKind{cot.Potential: cot.Clarity, cot.Reason: cot.Reflection}
 
 func yesNo(yes bool) string {
 	if yes {
@@ -105,10 +115,14 @@ func word(l Label) string {
 
 func (w wording) ranking(r Image) exported {
 	label := yesNo(r.Correct)
+	var tokens []int32
+	if r.Steps > 0 {
+		tokens = r.Final()
+	}
 	return exported{
-		tokens: r.Final(),
+		tokens: tokens,
 		row:    pictureRow{Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Step: r.Steps, Outcome: label},
-		talks:  [][]llavaTurn{w.talk(cot.Outcome, r.Prompt, label)},
+		talks:  [][]Turn{w.talk(cot.Outcome, r.Prompt, label)},
 	}
 }
 
@@ -117,17 +131,20 @@ func (w wording) step(r Step) exported {
 	return exported{
 		tokens: r.Sample,
 		row:    pictureRow{Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Step: r.Step, Process: label},
-		talks:  [][]llavaTurn{w.talk(cot.Process, r.Prompt, label)},
+		talks:  [][]Turn{w.talk(cot.Process, r.Prompt, label)},
 	}
 }
 
-// parm asks clarity and, after a yes, potential in one conversation; the outcome is another one.
+// parm asks clarity and, after a yes, potential in one conversation; the outcome is another one. An image that is not clear is
+// asked for nothing more, even where its potential is labelled (Deviation D26): the conversation would call it clear.
 func (w wording) parm(r Parm) exported {
 	x := exported{tokens: r.Sample, row: pictureRow{
 		Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Step: r.Step,
 		Clear: word(Label(r.Clarity)), Hope: word(Label(r.Potential)), Outcome: word(Label(r.Outcome)),
 	}}
 	switch {
+	case x.row.Clear == "no":
+		x.talks = append(x.talks, w.talk(cot.Clarity, r.Prompt, x.row.Clear))
 	case x.row.Hope != "":
 		x.talks = append(x.talks, w.talk(cot.Potential, r.Prompt, x.row.Hope))
 	case x.row.Clear != "":
@@ -144,9 +161,9 @@ func (w wording) reflected(r Reflected) exported {
 		Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Outcome: yesNo(r.Correct), Reason: r.Reason,
 	}}
 	if r.Correct {
-		x.talks = [][]llavaTurn{w.talk(cot.Reflection, r.Prompt, "yes")}
+		x.talks = [][]Turn{w.talk(cot.Reflection, r.Prompt, "yes")}
 	} else {
-		x.talks = [][]llavaTurn{w.talk(cot.Reason, r.Prompt, r.Reason)}
+		x.talks = [][]Turn{w.talk(cot.Reason, r.Prompt, r.Reason)}
 	}
 	return x
 }

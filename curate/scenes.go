@@ -60,14 +60,28 @@ func use[Row interface{ Scene() string }](rows []Row) string {
 
 // ReadTraining is Read for training. A row of a test prompt's scene is an error: such data are made to measure with.
 func ReadTraining[Row interface{ Scene() string }](from string) ([]Row, error) {
-	rows, err := Read[Row](from)
+	var all []Row
+	err := eachTraining(from, func(r Row) { all = append(all, r) })
+	return all, err
+}
+
+// eachTraining is ReadTraining part by part, so that what is not kept of a row takes no memory.
+func eachTraining[Row interface{ Scene() string }](from string, each func(Row)) error {
+	names, err := partsOf(from)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, r := range rows {
-		if scene := r.Scene(); Test(scene) {
-			return nil, fmt.Errorf("curate: %s holds test prompts (%s): measure with it, and train on data that were made without --test", from, scene)
+	for _, name := range names {
+		rows, err := readPart[Row](name)
+		if err != nil {
+			return fmt.Errorf("curate: %s: %w", name, err)
+		}
+		for _, r := range rows {
+			if scene := r.Scene(); Test(scene) {
+				return fmt.Errorf("curate: %s holds test prompts (%s): measure with it, and train on data that were made without --test", from, scene)
+			}
+			each(r)
 		}
 	}
-	return rows, nil
+	return nil
 }

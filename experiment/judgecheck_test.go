@@ -1,11 +1,16 @@
 package experiment
 
 import (
+	"encoding/json"
+	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
+	"imagecot/ckpt"
 	"imagecot/curate"
 	"imagecot/geneval"
+	"imagecot/internal/enginetest"
 	"imagecot/world"
 
 	"github.com/parquet-go/parquet-go"
@@ -106,6 +111,29 @@ func TestClearFrom(t *testing.T) {
 		}
 		if got := trainedAs(dir); got != want {
 			t.Errorf("%s was trained as %q, want %q", judge, got, want)
+		}
+	}
+}
+
+// A judge is asked in the words that its manifest says it was trained on; a number of questions, as the zero-shot judge's recipe
+// has it, is no wording.
+func TestJudgeIsAskedInTheWordsOfItsTraining(t *testing.T) {
+	p := &Pipeline{Recipe: Default(), backend: enginetest.Go(t), Models: map[string]string{}}
+	for questions, want := range map[string]string{`"released"`: "released", `4`: "tiny", `""`: "tiny"} {
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS("../tiny/orm")); err != nil {
+			t.Fatal(err)
+		}
+		m := ckpt.Manifest{Kind: "sft", Name: "x", Recipe: json.RawMessage(`{"data":{"reward":"orm","questions":` + questions + `}}`)}
+		if err := errors.Join(os.Remove(filepath.Join(dir, ckpt.ManifestFile)), ckpt.WriteManifest(dir, m)); err != nil {
+			t.Fatal(err)
+		}
+		j, _, err := p.openJudge(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j.questions != want || j.trained != "orm" {
+			t.Errorf("questions %s: asked in the words %q, as %q", questions, j.questions, j.trained)
 		}
 	}
 }

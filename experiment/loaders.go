@@ -219,18 +219,22 @@ func (p *Pipeline) openJudge(name string) (j openedJudge, id string, err error) 
 }
 
 // trainedAs is the reward model that a judge's manifest names, "" without one.
-func trainedAs(dir fs.FS) string {
-	m, err := ckpt.ReadManifestFS(dir, ".")
-	if err != nil {
-		return ""
-	}
+func trainedAs(dir fs.FS) string { return trainedWith(dir).Reward }
+
+// judgeData is what a judge's recipe says of its data: as which reward model it was trained, and in which words.
+type judgeData struct {
+	Reward    string `json:"reward"`
+	Questions any    `json:"questions"` // a wording, or in the tiny world a number of questions
+}
+
+// trainedWith is the data part of a judge's manifest, empty without one.
+func trainedWith(dir fs.FS) judgeData {
 	var recipe struct {
-		Data struct {
-			Reward string `json:"reward"`
-		} `json:"data"`
+		Data judgeData `json:"data"`
 	}
-	if err := json.Unmarshal(m.Recipe, &recipe); err != nil {
-		return ""
+	m, err := ckpt.ReadManifestFS(dir, ".")
+	if err == nil && json.Unmarshal(m.Recipe, &recipe) == nil {
+		return recipe.Data
 	}
-	return recipe.Data.Reward
+	return judgeData{}
 }

@@ -92,10 +92,17 @@ func (b besides) ReadLink(name string) (string, error) { return fs.ReadLink(b.FS
 // Lstat implements fs.ReadLinkFS.
 func (b besides) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(b.FS, name) }
 
-// Wording is the set of questions that a preset's judge was trained with, "" if the name says nothing of that.
+// Wording is the set of questions that a judge was trained with, as its preset or its manifest tells; "" if neither does.
 func Wording(judge string) string {
-	p, _ := presetOf(judge)
-	return p.Questions
+	if p, ok := presetOf(judge); ok {
+		return p.Questions
+	}
+	dir, err := ModelFolder(judge, "judge")
+	if err != nil {
+		return ""
+	}
+	set, _ := trainedWith(dir).Questions.(string)
+	return set
 }
 
 // IsPreset reports whether a name is a preset's.

@@ -66,11 +66,11 @@ func (p sftParams) layOut(chat *llavaov.Chat, which llavaov.Labels) (ids, labels
 			question := strings.TrimSpace(strings.TrimPrefix(turns[i].Content, "<image>"))
 			e = append(e, llavaov.ExampleTurn{Text: question, Answer: turns[i+1].Content})
 		}
-		row, label, err := chat.Conversation(e, p.Rows, which)
+		row, err := chat.Conversation(e, p.Rows, which)
 		if err != nil {
 			return nil, nil, 0, err
 		}
-		all, marked, length = append(all, row), append(marked, label), max(length, len(row))
+		all, marked, length = append(all, row.IDs), append(marked, row.Labels), max(length, len(row.IDs))
 	}
 	for i := range all {
 		pads := length - len(all[i])

@@ -4,8 +4,8 @@ package recipes
 
 import "embed"
 
-// Files is the folder recipes: tiny/NAME.yaml for trainings, tiny/tables/TABLE/ROW.yaml for rows, and a scale.yaml for
-// each scale, in tiny/tables and in full.
+// Files is the folder recipes: tiny/NAME.yaml and full/NAME.yaml for trainings, tiny/tables/TABLE/ROW.yaml for rows, and a
+// scale.yaml for each scale, in tiny/tables and in full.
 //
 //go:embed tiny full
 var Files embed.FS

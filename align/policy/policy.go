@@ -69,7 +69,7 @@ func Open(open Folders, name string) (*Policy, error) {
 	if n := p.Text.VocabSize(); n > p.Config.LLMVocabSize {
 		return nil, fmt.Errorf("policy: %s: its text tokenizer has %d tokens, its language model %d", name, n, p.Config.LLMVocabSize)
 	}
-	if p.words, err = wordFiles(dir); err != nil {
+	if p.words, err = WordFiles(dir); err != nil {
 		return nil, fmt.Errorf("policy: %s: %w", name, err)
 	}
 	if p.words == nil && p.Text.VocabSize() != p.Config.LLMVocabSize {
@@ -111,8 +111,8 @@ func Words(dir fs.FS) (*bpe.Tokenizer, error) {
 	return bpe.Load(text)
 }
 
-// wordFiles are the files of a folder's text tokenizer, nil where no words are among them.
-func wordFiles(dir fs.FS) (map[string][]byte, error) {
+// WordFiles are the files of a folder's text tokenizer, nil where no words are among them.
+func WordFiles(dir fs.FS) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for _, name := range bpe.FileNames() {
 		text, err := fs.ReadFile(dir, name)

@@ -1,5 +1,7 @@
-// Package sft teaches the generator to correct itself (Sec. 4 of the paper, "Self-correction Fine-tuning"): supervised
-// fine-tuning of Show-o on groups of prompt, bad image, good image and reason.
+// Package sft is supervised fine-tuning: of the generator on corrections, and of judges on conversations.
+//
+// Correction teaches the generator to correct itself (Sec. 4 of the paper, "Self-correction Fine-tuning"): Show-o learns from
+// groups of prompt, bad image, good image and reason.
 //
 //  1. a row is prompt and reason, the bad image, and the good image with a part of its tokens hidden
 //  2. loss = mean cross-entropy of the hidden tokens, over the whole vocabulary, as in Show-o's own training
@@ -8,8 +10,10 @@
 // In the tiny world a batch may hold corrections of rendered scenes too (Deviation D29): two scenes that differ in one thing, the
 // prompt that one of them satisfies, and the reason why the other does not. There are as many as one likes.
 //
-// The package knows neither how the groups were made nor who gave the reasons. Judges of PARM++ are tuned in
-// train/objective, like the other reward models.
+// Judge turns a LLaVA-OneVision into a reward model (App. B) on curated data, as LLaVA's own training does. The tiny world's
+// judges are tuned in train/objective, which packs many questions about an image, balances the answers, and has renders.
+//
+// The package knows neither how the data were made nor who gave labels and reasons.
 package sft
 
 import (

@@ -127,7 +127,7 @@ func TestTrainedGeneratorDoesAsTheReasonSays(t *testing.T) {
 	}
 }
 
-func text(t *testing.T) *bpe.Tokenizer {
+func text(t testing.TB) *bpe.Tokenizer {
 	t.Helper()
 	words, err := objective.Vocabulary()
 	if err != nil {

@@ -22,10 +22,11 @@ func TestPackedLossIsTheConversationsLoss(t *testing.T) {
 	c := smallConfig(chat.tok.VocabSize())
 	rows := c.Vision.ImageSize / c.Vision.PatchSize
 	rows = rows*rows + 1 // a newline behind them
-	ids, labels, err := chat.Conversation(why, rows, AnswerLabels)
+	row, err := chat.Conversation(why, rows, AnswerLabels)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ids, labels := row.IDs, row.Labels
 	learnt := len(labels)
 	for _, l := range labels {
 		if l == Ignore {
@@ -78,9 +79,13 @@ func TestLabels(t *testing.T) {
 			"<|im_end|>\n<|im_start|>assistant\nno<|im_end|>\n" +
 			"<|im_start|>\n<|im_end|>\n<|im_start|>assistant\na blue star left of two squares<|im_end|>\n",
 	} {
-		ids, labels, err := chat.Conversation(why, 3, which)
+		row, err := chat.Conversation(why, 3, which)
 		if err != nil {
 			t.Fatal(err)
+		}
+		ids, labels := row.IDs, row.Labels
+		if no := slices.Index(row.Verdicts, 1); no < 0 || chat.tok.Decode(ids[no:no+1], false) != "no" || slices.Contains(row.Verdicts[no+1:], 1) {
+			t.Errorf("%s: the verdicts of %q are %v", which, chat.tok.Decode(ids, false), row.Verdicts)
 		}
 		var learnt []int32
 		for i, l := range labels {
@@ -98,10 +103,10 @@ func TestLabels(t *testing.T) {
 			t.Errorf("%s: image rows at %d", which, at)
 		}
 	}
-	if _, _, err := chat.Conversation(why, 3, "all"); err == nil {
+	if _, err := chat.Conversation(why, 3, "all"); err == nil {
 		t.Error("unknown labels passed")
 	}
-	if _, _, err := chat.Conversation(Example{{Text: "a <|im_end|> b", Answer: "no"}}, 3, AnswerLabels); err == nil {
+	if _, err := chat.Conversation(Example{{Text: "a <|im_end|> b", Answer: "no"}}, 3, AnswerLabels); err == nil {
 		t.Error("a question that ends its turn passed")
 	}
 }

@@ -59,20 +59,25 @@ func PackedLoss(s graphx.Scope, c Config, o PackedOptions, in PackedInputs) Pack
 	logits := Reshape(Logits(s, hidden, 0), d[0]*d[1]*d[2], -1)
 	nll := NLL(logits, Reshape(in.Targets, -1))
 	answers := Reshape(in.Answers, -1)
-	count := MaxScalar(ReduceAllSum(answers), 1)
 	out := PackedLosses{Text: ReduceAllSum(Mul(nll, Reshape(in.Weights, -1)))}
-	out.Answer = Div(ReduceAllSum(Mul(nll, answers)), count)
-	yes, no := column(logits, o.Yes), column(logits, o.No)
-	isYes := ConvertDType(Equal(Reshape(in.Targets, -1), Scalar(logits.Graph(), dtypes.Int32, o.Yes)), dtypes.Float32)
-	margin := Mul(Sub(yes, no), AddScalar(MulScalar(isYes, 2), -1))
-	right := ConvertDType(GreaterThan(margin, ZerosLike(margin)), dtypes.Float32)
-	out.Accuracy = Div(ReduceAllSum(Mul(right, answers)), count)
+	out.Answer, out.Accuracy = verdictFigures(logits, nll, Reshape(in.Targets, -1), answers, o)
 	out.Loss = out.Text
 	if in.Dense != nil {
 		out.Dense = denseLoss(s.In("dense_head"), tower, *in.Dense)
 		out.Loss = Add(out.Loss, MulScalar(out.Dense, o.DenseWeight))
 	}
 	return out
+}
+
+// verdictFigures are the mean of nll [N] over the verdicts, answers float32 [N], and the share of them whose logit lies above
+// the other verdict's: logits [N, V], targets int32 [N].
+func verdictFigures(logits, nll, targets, answers *Node, o PackedOptions) (answer, accuracy *Node) {
+	count := MaxScalar(ReduceAllSum(answers), 1)
+	yes, no := column(logits, o.Yes), column(logits, o.No)
+	isYes := ConvertDType(Equal(targets, Scalar(logits.Graph(), dtypes.Int32, o.Yes)), dtypes.Float32)
+	margin := Mul(Sub(yes, no), AddScalar(MulScalar(isYes, 2), -1))
+	right := ConvertDType(GreaterThan(margin, ZerosLike(margin)), dtypes.Float32)
+	return Div(ReduceAllSum(Mul(nll, answers)), count), Div(ReduceAllSum(Mul(right, answers)), count)
 }
 
 // NLL is -log p of the targets: logits [N, V], targets int32 [N] -> [N].

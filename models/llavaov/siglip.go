@@ -23,15 +23,23 @@ func (o Observer) show(name string, x *Node) *Node {
 // Tower is the SigLIP vision tower up to a layer: tiles [T, S, S, 3] in [-1, 1] -> [T, grid*grid, H], patches row by
 // row. There is no norm at the end: the projector gets the residual stream. The scope is the tower's vision_model.
 func Tower(s graphx.Scope, v VisionConfig, layers int, tiles *Node, see Observer) *Node {
+	return tower(s, v, layers, tiles, see, once)
+}
+
+// tower is Tower with every layer run by run.
+func tower(s graphx.Scope, v VisionConfig, layers int, tiles *Node, see Observer, run func(*Node, func(*Node) *Node) *Node) *Node {
 	h := see.show("embeddings", embedPatches(s.In("embeddings"), v, tiles))
 	for i := range layers {
-		layer := s.In("encoder", "layers", i)
-		h = Add(h, towerAttention(layer.In("self_attn"), v, nn.LayerNorm(layer.In("layer_norm1"), h, v.LayerNormEps)))
-		mlp := layer.In("mlp")
-		m := nn.GELUTanh(nn.Linear(mlp.In("fc1"), nn.LayerNorm(layer.In("layer_norm2"), h, v.LayerNormEps)))
-		h = see.show(fmt.Sprintf("layer%d", i+1), Add(h, nn.Linear(mlp.In("fc2"), m)))
+		h = see.show(fmt.Sprintf("layer%d", i+1), run(h, func(h *Node) *Node { return towerLayer(s.In("encoder", "layers", i), v, h) }))
 	}
 	return h
+}
+
+func towerLayer(s graphx.Scope, v VisionConfig, h *Node) *Node {
+	h = Add(h, towerAttention(s.In("self_attn"), v, nn.LayerNorm(s.In("layer_norm1"), h, v.LayerNormEps)))
+	mlp := s.In("mlp")
+	m := nn.GELUTanh(nn.Linear(mlp.In("fc1"), nn.LayerNorm(s.In("layer_norm2"), h, v.LayerNormEps)))
+	return Add(h, nn.Linear(mlp.In("fc2"), m))
 }
 
 // embedPatches multiplies each patch with the kernel and adds the table of positions. A rest of the image that fills no

@@ -1,0 +1,17 @@
+package graphx
+
+import (
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/graph"
+)
+
+// Recomputed is block(x) whose inner results are computed again for the gradient instead of being kept: of a stack of layers
+// the inputs alone stay in memory (gradient checkpointing; Chen et al., arXiv 1604.06174). The values are the same. On an
+// engine that cannot keep the two computations apart, as the pure-Go one, it is block(x).
+func Recomputed(x *graph.Node, block func(*graph.Node) *graph.Node) *graph.Node {
+	can := x.Graph().Backend().Capabilities().Operations
+	if !can[compute.OpTypeOptimizationBarrier] || !can[compute.OpTypeSchedulingBarrier] {
+		return block(x)
+	}
+	return block(x.Checkpoint()).StopCheckpoint()
+}
