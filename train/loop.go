@@ -169,7 +169,9 @@ func (l *Loop) compile() error {
 	trainable, metrics := l.trainable(), len(l.Objective.Metrics())
 	nP, nS, nT := len(l.names), len(l.keys), len(trainable)
 	lossAndGrads := func(params map[string]*graph.Node, in []*graph.Node) ([]*graph.Node, map[string]*graph.Node) {
-		loss, values := l.Objective.Loss(graphx.NewScope(l.Recipe.adapted(params), graphx.PolicyFor(l.backend)), in)
+		policy := graphx.PolicyFor(l.backend)
+		policy.Recompute = l.Recipe.Recompute
+		loss, values := l.Objective.Loss(graphx.NewScope(l.Recipe.adapted(params), policy), in)
 		if len(values) != metrics {
 			panic(fmt.Errorf("train: %d metrics where %d are named", len(values), metrics))
 		}

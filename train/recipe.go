@@ -29,9 +29,12 @@ type Recipe struct {
 	EMA       float64 `yaml:"ema" json:"ema"`                     // decay of the moving average; 0 keeps none
 	Groups    []Group `yaml:"groups" json:"groups,omitempty"`     // the first that matches a name decides
 	SaveEvery int     `yaml:"save_steps" json:"save_steps"`
-	LogEvery  int     `yaml:"logging_steps" json:"logging_steps"`
-	LoRA      *LoRA   `yaml:"lora" json:"lora,omitempty"`           // trains an adapter in place of the weights
-	InitFrom  string  `yaml:"init_from" json:"init_from,omitempty"` // checkpoint folder; for alignment also the name of a shipped model
+	// Recompute keeps the inputs of layers only and computes their insides again for the gradient: a third more time, and of
+	// the layers' memory a small part. The pure-Go engine cannot.
+	Recompute bool   `yaml:"gradient_checkpointing" json:"gradient_checkpointing,omitempty"`
+	LogEvery  int    `yaml:"logging_steps" json:"logging_steps"`
+	LoRA      *LoRA  `yaml:"lora" json:"lora,omitempty"`           // trains an adapter in place of the weights
+	InitFrom  string `yaml:"init_from" json:"init_from,omitempty"` // checkpoint folder; for alignment also the name of a shipped model
 	// Model is the architecture (config.json); Data is read by the objective. Both are checked there.
 	Model map[string]any `yaml:"model" json:"model,omitempty"`
 	Data  map[string]any `yaml:"data" json:"data,omitempty"`

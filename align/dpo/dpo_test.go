@@ -519,3 +519,43 @@ func slicesOf(v float32, n int) []float32 {
 	}
 	return out
 }
+
+// With gradient_checkpointing the steps are the same, but for rounding.
+func TestGradientCheckpointingChangesNothing(t *testing.T) {
+	init, from := policytest.Folder(t, nil), pairs(t, 12, nil)
+	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
+		var losses [2][]float64
+		for i, again := range []bool{false, true} {
+			r := recipe(t, init, from, "")
+			r.MaxSteps, r.Recompute = 6, again
+			dir := t.TempDir()
+			err := objective.Run(t.Context(), be, r, dir, io.Discard, func(be compute.Backend, r train.Recipe, dir string) (objective.Trainable, error) {
+				return New(be, policytest.Folders, r, dir)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(filepath.Join(dir, "metrics.jsonl"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range bytes.Lines(text) {
+				var m struct {
+					Loss float64 `json:"loss"`
+				}
+				if err := json.Unmarshal(line, &m); err != nil {
+					t.Fatal(err)
+				}
+				losses[i] = append(losses[i], m.Loss)
+			}
+		}
+		for i, loss := range losses[0] {
+			if math.Abs(losses[1][i]-loss) > 1e-4 {
+				t.Errorf("step %d: the loss is %v, want %v", i+1, losses[1][i], loss)
+			}
+		}
+		if n := len(losses[0]); n != 6 || losses[0][5] > losses[0][0]-.05 {
+			t.Errorf("losses %v", losses[0])
+		}
+	})
+}

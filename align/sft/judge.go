@@ -36,9 +36,9 @@ import (
 // accumulation every conversation weighs the same; the authors' mean is over the labels of 8.
 //
 // All is computed in float32. Weights and AdamW's state take 12 bytes a weight, gradients another 4, or 8 where they are
-// accumulated: 160 GB for 7B. A LoRA adapter on frozen weights takes 8 in all, the weights and the changed ones. Of a row the
-// inputs of layers are kept, the inside of one layer (graphx.Recomputed), and the logits: of 900 positions of 7B 0.5 GB, 0.5 GB
-// and several times 0.5 GB. The pure-Go engine keeps the insides of all layers.
+// accumulated: 160 GB for 7B. A LoRA adapter on frozen weights takes 8 in all, the weights and the changed ones. With
+// gradient_checkpointing a row takes the inputs of layers, the inside of one layer, and the logits: of 900 positions of 7B 0.5 GB,
+// 0.5 GB and several times 0.5 GB.
 type Judge struct {
 	recipe train.Recipe
 	data   JudgeData

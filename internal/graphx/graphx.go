@@ -93,6 +93,8 @@ type Policy struct {
 	Compute dtypes.DType
 	// ShiftConv computes 3x3 convolutions as nine shifted matrix products (the pure-Go engine's convolution is slow).
 	ShiftConv bool
+	// Recompute is gradient checkpointing: see Scope.Layer.
+	Recompute bool
 }
 
 // PolicyFor returns the policy that suits the engine, in float32.

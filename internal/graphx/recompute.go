@@ -5,10 +5,13 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 )
 
-// Recomputed is block(x) whose inner results are computed again for the gradient instead of being kept: of a stack of layers
-// the inputs alone stay in memory (gradient checkpointing; Chen et al., arXiv 1604.06174). The values are the same. On an
-// engine that cannot keep the two computations apart, as the pure-Go one, it is block(x).
-func Recomputed(x *graph.Node, block func(*graph.Node) *graph.Node) *graph.Node {
+// Layer is block(x). If the policy says Recompute, its inner results are computed again for the gradient instead of being kept: of
+// a stack of layers the inputs alone stay in memory (gradient checkpointing; Chen et al., arXiv 1604.06174). The values are
+// the same. An engine that cannot keep the two computations apart, as the pure-Go one, keeps everything.
+func (s Scope) Layer(x *graph.Node, block func(*graph.Node) *graph.Node) *graph.Node {
+	if !s.Policy.Recompute {
+		return block(x)
+	}
 	can := x.Graph().Backend().Capabilities().Operations
 	if !can[compute.OpTypeOptimizationBarrier] || !can[compute.OpTypeSchedulingBarrier] {
 		return block(x)

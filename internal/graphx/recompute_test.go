@@ -12,21 +12,18 @@ import (
 )
 
 // Recomputing changes no value and no gradient; where the engine can, the forward inside a block is there twice.
-func TestRecomputed(t *testing.T) {
+func TestLayerIsComputedAgain(t *testing.T) {
 	x, w := []float32{.3, -.7, 1.1, .2}, []float32{.5, -.25, .75, 2}
 	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
 		can := be.Capabilities().Operations[compute.OpTypeOptimizationBarrier]
 		var results [2][]float32
 		for i, again := range []bool{false, true} {
-			run := func(x *Node, block func(*Node) *Node) *Node { return block(x) }
-			if again {
-				run = graphx.Recomputed
-			}
+			s := graphx.NewScope(nil, graphx.Policy{Recompute: again})
 			tanhs := 0
 			exec, err := NewExec(be, func(x, w *Node) []*Node {
 				h := x
 				for range 3 {
-					h = run(h, func(h *Node) *Node { return Add(h, Tanh(Mul(w, Tanh(Mul(w, h))))) })
+					h = s.Layer(h, func(h *Node) *Node { return Add(h, Tanh(Mul(w, Tanh(Mul(w, h))))) })
 				}
 				loss := ReduceAllSum(Square(h))
 				grads := Gradient(loss, x, w)

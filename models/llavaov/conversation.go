@@ -96,12 +96,11 @@ type ConversationLosses struct {
 }
 
 // ConversationLoss is the next-token cross-entropy of conversations as rows x [B, L, D], words and image rows, padded on the
-// right, with labels int32 [B, L]. The scope is the whole model's. What is inside a decoder layer is computed again for the
-// gradient, on engines that can (graphx.Recomputed).
+// right, with labels int32 [B, L]. The scope is the whole model's.
 func ConversationLoss(s graphx.Scope, t TextConfig, x, labels *Node) ConversationLosses {
 	d := x.Shape().Dimensions
 	positions := Iota(x.Graph(), shapes.Make(dtypes.Int32, 1, d[1]), 1)
-	hidden := decode(s.In("model"), t, x, positions, nil, nil, graphx.Recomputed)
+	hidden := Decode(s.In("model"), t, x, positions, nil, nil)
 	logits := Logits(s, Slice(hidden, AxisRange(), AxisRange(0, d[1]-1)), 0)
 	next := Slice(labels, AxisRange(), AxisRange(1))
 	counts := ConvertDType(GreaterOrEqual(next, ScalarZero(x.Graph(), dtypes.Int32)), dtypes.Float32)
@@ -122,7 +121,7 @@ type ConversationInputs struct {
 // ImageConversationLoss is ConversationLoss through tower and projector. With it come, as in PackedLosses, the mean of -log p
 // over the verdicts, and the share of them whose logit lies above the other verdict's. The scope is the whole model's.
 func ImageConversationLoss(s graphx.Scope, c Config, o PackedOptions, in ConversationInputs) (l ConversationLosses, answer, accuracy *Node) {
-	h := tower(s.In(towerPrefix[:len(towerPrefix)-1]), c.Vision, c.TowerLayers, in.Pixels, nil, graphx.Recomputed)
+	h := Tower(s.In(towerPrefix[:len(towerPrefix)-1]), c.Vision, c.TowerLayers, in.Pixels, nil)
 	rows := Project(s.In("model", "mm_projector"), h)
 	d := rows.Shape().Dimensions
 	newline := Reshape(s.Float32(newlineName, d[2]), 1, 1, d[2])

@@ -47,21 +47,13 @@ func (c *forward) positions(p *Node) {
 // Decode is the plain forward of the decoder: rows x [B, T, D] at positions int32 [B, T] under an additive mask
 // [B or 1, 1, T, T] -> hidden rows after the final norm [B, T, D]. A nil mask is the causal one.
 func Decode(s graphx.Scope, t TextConfig, x, positions, mask *Node, see Observer) *Node {
-	return decode(s, t, x, positions, mask, see, once)
-}
-
-// once runs a layer whose inner results may be kept; graphx.Recomputed is the other way.
-func once(x *Node, layer func(*Node) *Node) *Node { return layer(x) }
-
-// decode is Decode with every layer run by run.
-func decode(s graphx.Scope, t TextConfig, x, positions, mask *Node, see Observer, run func(*Node, func(*Node) *Node) *Node) *Node {
 	if mask == nil {
 		mask = causal(x.Graph(), x.Shape().Dimensions[1])
 	}
 	c := forward{t: t, mask: mask}
 	c.positions(positions)
 	for i := range t.NumHiddenLayers {
-		x = run(x, func(x *Node) *Node {
+		x = s.Layer(x, func(x *Node) *Node {
 			y, _ := c.layer(s.In("layers", i), i, x)
 			return y
 		})

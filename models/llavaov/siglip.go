@@ -23,14 +23,9 @@ func (o Observer) show(name string, x *Node) *Node {
 // Tower is the SigLIP vision tower up to a layer: tiles [T, S, S, 3] in [-1, 1] -> [T, grid*grid, H], patches row by
 // row. There is no norm at the end: the projector gets the residual stream. The scope is the tower's vision_model.
 func Tower(s graphx.Scope, v VisionConfig, layers int, tiles *Node, see Observer) *Node {
-	return tower(s, v, layers, tiles, see, once)
-}
-
-// tower is Tower with every layer run by run.
-func tower(s graphx.Scope, v VisionConfig, layers int, tiles *Node, see Observer, run func(*Node, func(*Node) *Node) *Node) *Node {
 	h := see.show("embeddings", embedPatches(s.In("embeddings"), v, tiles))
 	for i := range layers {
-		h = see.show(fmt.Sprintf("layer%d", i+1), run(h, func(h *Node) *Node { return towerLayer(s.In("encoder", "layers", i), v, h) }))
+		h = see.show(fmt.Sprintf("layer%d", i+1), s.Layer(h, func(h *Node) *Node { return towerLayer(s.In("encoder", "layers", i), v, h) }))
 	}
 	return h
 }

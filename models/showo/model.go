@@ -44,7 +44,10 @@ func hidden(s graphx.Scope, cfg Config, q Sequence, see func(string, *Node)) *No
 	a := attention{cfg: cfg, mask: InsertAxes(nn.AdditiveMask(q.Allow), 1)}
 	a.turn(x.Graph(), 0, x.Shape().Dimensions[1])
 	for i := range cfg.LLM.Layers {
-		x, _ = a.block(s.In("showo", "model", "layers", i), x, nil, within(see, fmt.Sprintf("block%d", i)))
+		x = s.Layer(x, func(x *Node) *Node {
+			y, _ := a.block(s.In("showo", "model", "layers", i), x, nil, within(see, fmt.Sprintf("block%d", i)))
+			return y
+		})
 	}
 	x = finalNorm(s, cfg, x)
 	see("final_norm", x)

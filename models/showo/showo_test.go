@@ -290,3 +290,23 @@ func TestUnderstanderRefusals(t *testing.T) {
 		t.Errorf("answer begins with %d, want %d", answer[0], best)
 	}
 }
+
+// trainingBatch draws rows of random texts and images.
+func trainingBatch(cfg Config, rows int) (ids, labels, pads []int32) {
+	rng := prng.New(3, 0, prng.Masking)
+	p := NewPrompting(cfg)
+	for range rows {
+		text := make([]int32, 3+rng.Intn(10))
+		for i := range text {
+			text[i] = 1 + int32(rng.Intn(cfg.LLMVocabSize-1))
+		}
+		tokens := make([]int32, cfg.NumVQTokens)
+		for i := range tokens {
+			tokens[i] = int32(rng.Intn(cfg.CodebookSize))
+		}
+		m := DrawMask(cfg.ImageIDs(tokens), cfg.MaskTokenID, 0, rng)
+		row := p.T2I(text, m.IDs, m.Labels, false)
+		ids, labels, pads = append(ids, row.IDs...), append(labels, row.Labels...), append(pads, int32(row.Pads))
+	}
+	return ids, labels, pads
+}
