@@ -22,7 +22,7 @@ func (a *app) curateCommand() *cobra.Command {
 		Use: "curate", Short: "Make the data that reward models are fine-tuned on", Args: exactArgs(0, "a subcommand"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.curatePromptsCommand(), a.curateRankingCommand(), a.curateStepsCommand(), a.curateParmCommand(), a.curatePairsCommand(), a.curateRelabelCommand())
+	cmd.AddCommand(a.curatePromptsCommand(), a.curateRankingCommand(), a.curateStepsCommand(), a.curateParmCommand(), a.curatePairsCommand())
 	cmd.AddCommand(a.curateReflectionCommand(), a.curateCorrectionCommand(), a.curateExportCommand())
 	return cmd
 }

@@ -108,8 +108,12 @@ func (p *Pipeline) useDetector(models ModelNames) error {
 	if o.CLIP, err = models.folder("clip"); err != nil {
 		return err
 	}
-	p.evaluator, err = OpenDetector(p.backend, o)
-	return absent(err)
+	e, err := OpenDetector(p.backend, o)
+	if err != nil {
+		return absent(err)
+	}
+	p.evaluate = e.Evaluate
+	return nil
 }
 
 // absent marks errors about models that are not there, in their own words.

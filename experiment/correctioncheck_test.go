@@ -60,7 +60,7 @@ func (*teller) Explain(context.Context, cot.Question) (string, error) {
 
 func checked() *Pipeline {
 	return &Pipeline{
-		Generator: &sketcher{}, verdicts: map[verdictKey]geneval.Result{}, Models: map[string]string{}, evaluator: world.Evaluator(),
+		Generator: &sketcher{}, verdicts: map[verdictKey]geneval.Result{}, Models: map[string]string{}, evaluate: world.Evaluator().Evaluate,
 		judges: map[string]openedJudge{"teller": {memoJudge: newMemoJudge(&teller{}), questions: "tiny"}},
 	}
 }

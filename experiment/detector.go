@@ -92,7 +92,7 @@ func (p *Pipeline) UseGenEval(prompts []geneval.Metadata) (err error) {
 	if p.tinyWorld() {
 		return nil
 	}
-	p.evaluator, p.Models["detector"], err = openGenEval(p.backend, prompts)
+	p.evaluate, p.Models["detector"], err = openGenEval(p.backend, prompts)
 	return err
 }
 
@@ -102,21 +102,22 @@ func OpenEvaluator(be compute.Backend, side int, prompts []geneval.Metadata) (Ev
 	if side == world.Side {
 		return world.Evaluator().Evaluate, nil
 	}
-	e, _, err := openGenEval(be, prompts)
-	return e.Evaluate, err
+	evaluate, _, err := openGenEval(be, prompts)
+	return evaluate, err
 }
 
 // openGenEval opens the presets that Resolved names, and says what they are.
-func openGenEval(be compute.Backend, prompts []geneval.Metadata) (e geneval.Evaluator, id string, err error) {
+func openGenEval(be compute.Backend, prompts []geneval.Metadata) (Evaluate, string, error) {
 	o, err := DetectorOptions{}.Resolved(slices.ContainsFunc(prompts, asksColour))
 	if err != nil {
-		return e, "", err
+		return nil, "", err
 	}
-	if id, err = o.Identity(); err != nil {
-		return e, "", err
+	id, err := o.Identity()
+	if err != nil {
+		return nil, "", err
 	}
-	e, err = OpenDetector(be, o)
-	return e, id, err
+	e, err := OpenDetector(be, o)
+	return e.Evaluate, id, err
 }
 
 func asksColour(m geneval.Metadata) bool {

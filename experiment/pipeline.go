@@ -27,7 +27,7 @@ type Pipeline struct {
 	judges    map[string]openedJudge    // by name, shared by arms
 	questions int                       // that a judge answers together, 0 for its own choice
 	corrector *memoCorrector            // shared by arms, nil until one corrects
-	evaluator geneval.Evaluator         // of final images
+	evaluate  Evaluate                  // final images
 	evaluated sync.Mutex                // guards verdicts
 	verdicts  map[verdictKey]geneval.Result
 	note      func(format string, args ...any)
@@ -40,7 +40,7 @@ func Open(ctx context.Context, r Recipe, note func(format string, args ...any)) 
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Recipe: r, Models: map[string]string{}, judges: map[string]openedJudge{}, verdicts: map[verdictKey]geneval.Result{}, note: note, told: map[string]bool{}, evaluator: world.Evaluator()}
+	p := &Pipeline{Recipe: r, Models: map[string]string{}, judges: map[string]openedJudge{}, verdicts: map[verdictKey]geneval.Result{}, note: note, told: map[string]bool{}, evaluate: world.Evaluator().Evaluate}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (p *Pipeline) Evaluate(ctx context.Context, img image.Image, m geneval.Meta
 	if ok {
 		return r, nil
 	}
-	r, err := p.evaluator.Evaluate(ctx, img, m)
+	r, err := p.evaluate(ctx, img, m)
 	if err != nil {
 		return r, err
 	}
@@ -97,11 +97,6 @@ func (p *Pipeline) Evaluate(ctx context.Context, img image.Image, m geneval.Meta
 	}
 	p.verdicts[key] = r
 	return r, nil
-}
-
-// Look is what Evaluate does for an image that is judged by many prompts; nothing is remembered.
-func (p *Pipeline) Look(ctx context.Context, img image.Image) (func(geneval.Metadata) (geneval.Result, error), error) {
-	return p.evaluator.Look(ctx, img)
 }
 
 type verdictKey struct {

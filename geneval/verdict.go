@@ -292,23 +292,10 @@ type Result struct {
 
 // Evaluate detects and judges.
 func (e Evaluator) Evaluate(ctx context.Context, img image.Image, m Metadata) (Result, error) {
-	judge, err := e.Look(ctx, img)
-	if err != nil {
-		return Result{}, err
-	}
-	return judge(m)
-}
-
-// Look detects once, so that the image can be judged by many prompts.
-func (e Evaluator) Look(ctx context.Context, img image.Image) (func(Metadata) (Result, error), error) {
 	found, err := e.Detector.Detect(ctx, img, e.Classes)
 	if err != nil {
-		return nil, fmt.Errorf("geneval: detect: %w", err)
+		return Result{}, fmt.Errorf("geneval: detect: %w", err)
 	}
-	return func(m Metadata) (Result, error) { return e.judge(ctx, img, found, m) }, nil
-}
-
-func (e Evaluator) judge(ctx context.Context, img image.Image, found []Detection, m Metadata) (Result, error) {
 	kept := Keep(e.Classes, found, m.Tag, e.Options)
 	var colours func(string, []Detection) ([]string, error)
 	if e.Colours != nil {
