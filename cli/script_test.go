@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("SOURCE", source)
 			return err
 		},
-		Cmds:      map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "untrained": writeUntrained, "hub": serveHub},
+		Cmds:      map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "untrained": writeUntrained, "published": publishUntrained, "hub": serveHub},
 		Condition: func(name string) (bool, error) { return name == "slow" && !testing.Short(), nil },
 	})
 }
@@ -56,6 +56,13 @@ func writeUntrained(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: untrained DIR")
 	}
 	ts.Check(untrained.Write(ts.MkAbs(args[0]), 1))
+}
+
+func publishUntrained(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: published")
+	}
+	ts.Check(untrained.Publish(ts.MkAbs("home"), ts.MkAbs("hf/hub")))
 }
 
 func serveHub(ts *testscript.TestScript, neg bool, args []string) {

@@ -1,54 +1,19 @@
 package experiment
 
 import (
-	"fmt"
+	"errors"
 	"image"
 	"image/color"
 	"image/png"
-	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
-	"imagecot/ckpt"
+	"imagecot/experiment/untrained"
 	"imagecot/geneval"
 	"imagecot/internal/enginetest"
-	"imagecot/models/clip"
-	"imagecot/models/mask2former"
 )
-
-const (
-	tinyMask2Former = `{"backbone_config":{"model_type":"swin","embed_dim":8,"depths":[1,1,1,1],"num_heads":[1,2,2,4],"window_size":3,"mlp_ratio":2},
-	"feature_size":32,"mask_feature_size":16,"hidden_dim":32,"num_attention_heads":2,"encoder_layers":1,"encoder_feedforward_dim":24,
-	"decoder_layers":3,"dim_feedforward":20,"num_queries":7,"id2label":{%s}}`
-	tinyCLIP = `{"projection_dim":10,"text_config":{"hidden_size":12,"intermediate_size":20,"num_hidden_layers":1,"num_attention_heads":3,
-	"vocab_size":514,"max_position_embeddings":40,"eos_token_id":513},"vision_config":{"hidden_size":16,"intermediate_size":24,
-	"num_hidden_layers":1,"num_attention_heads":2,"image_size":22,"patch_size":7}}`
-)
-
-// randomModel writes a model folder with random weights.
-func randomModel(t *testing.T, config string, table map[string]ckpt.Source) string {
-	t.Helper()
-	dir := t.TempDir()
-	rng := rand.New(rand.NewPCG(5, 6))
-	var list []ckpt.Tensor
-	for _, name := range slices.Sorted(maps.Keys(table)) {
-		shape := table[name].Shape
-		values := make([]float32, (ckpt.Info{Shape: shape}).Size())
-		for i := range values {
-			values[i] = float32(rng.NormFloat64())
-		}
-		list = append(list, ckpt.Tensor{Name: name, DType: ckpt.F32, Shape: shape, Values: values})
-	}
-	if err := ckpt.Write(filepath.Join(dir, ckpt.ModelFile), list, nil); err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(dir, "config.json"), config)
-	return dir
-}
 
 func writeFile(t *testing.T, path, text string) {
 	t.Helper()
@@ -60,34 +25,10 @@ func writeFile(t *testing.T, path, text string) {
 // randomDetector writes both models of GenEval's evaluator at toy size.
 func randomDetector(t *testing.T) DetectorOptions {
 	t.Helper()
-	var labels []string
-	for i := range geneval.Classes() {
-		labels = append(labels, fmt.Sprintf(`"%d":"x"`, i))
-	}
-	config := fmt.Sprintf(tinyMask2Former, strings.Join(labels, ","))
-	m, err := mask2former.LoadConfig([]byte(config))
-	if err != nil {
+	o := DetectorOptions{Weights: t.TempDir(), CLIP: t.TempDir(), Short: 40}
+	if err := errors.Join(untrained.WriteDetector(o.Weights), untrained.WriteColours(o.CLIP)); err != nil {
 		t.Fatal(err)
 	}
-	c, err := clip.LoadConfig([]byte(tinyCLIP))
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := DetectorOptions{Weights: randomModel(t, config, mask2former.Table(m, false)), CLIP: randomModel(t, tinyCLIP, clip.Table(c, false)), Short: 40}
-	var vocab strings.Builder
-	for b := range 256 { // the files' alphabet: printable Latin-1 as it is, the others from U+0100 on
-		r := rune(b)
-		if b < 33 {
-			r = rune(0x100 + b)
-		} else if b >= 127 && b <= 160 {
-			r = rune(0x100 + 33 + b - 127)
-		} else if b == 173 {
-			r = 0x143
-		}
-		fmt.Fprintf(&vocab, "%q:%d,%q:%d,", string(r), b, string(r)+"</w>", 256+b)
-	}
-	writeFile(t, filepath.Join(o.CLIP, "vocab.json"), "{"+vocab.String()+`"<|startoftext|>":512,"<|endoftext|>":513}`)
-	writeFile(t, filepath.Join(o.CLIP, "merges.txt"), "#version: 0.2\n")
 	return o
 }
 

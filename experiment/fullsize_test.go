@@ -2,12 +2,10 @@ package experiment
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"image"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,103 +15,25 @@ import (
 
 	"imagecot/align"
 	"imagecot/align/policy"
-	"imagecot/align/policy/policytest"
 	"imagecot/backend"
 	"imagecot/ckpt"
 	"imagecot/curate"
+	"imagecot/experiment/untrained"
 	"imagecot/geneval"
 	"imagecot/internal/enginetest"
-	"imagecot/internal/prng"
-	"imagecot/models/magvit"
-	"imagecot/preset"
-	"imagecot/tiny"
 	"imagecot/train"
 )
 
-// smallPresets are published models of toy size.
-const smallPresets = `
-- {name: small, role: generator, about: Show-o, repo: org/small, files: [config.json, pytorch_model.safetensors], licence: MIT,
-   tokenizer: small-images, text: small-words, resolution: 16, decoding: {steps: 3, guidance: 1.75, temperature: 1}}
-- {name: small-images, role: tokenizer, about: MAGVIT-v2, repo: org/images, files: [config.json, model.safetensors], licence: MIT}
-- {name: small-words, role: text, about: words, repo: org/words, files: [tokenizer.json], licence: MIT}
-`
-
-// publish fills the hub's cache with them: a generator of 16-pixel images in Show-o's layout, whose words lie in a repository of
-// their own, its image tokenizer, and GenEval's detector and CLIP.
+// publish fills a hub's cache with the models of toy size, and has imagecot find them.
 func publish(t *testing.T) {
 	t.Helper()
 	home, cache := t.TempDir(), t.TempDir()
 	t.Setenv("IMAGECOT_HOME", home)
 	t.Setenv("HF_HUB_CACHE", cache)
 	t.Setenv("HF_HUB_OFFLINE", "1")
-	if err := os.MkdirAll(filepath.Join(home, "presets"), 0o755); err != nil {
+	if err := untrained.Publish(home, cache); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, filepath.Join(home, "presets", "small.yaml"), smallPresets)
-	repo := func(name string) string {
-		dir := filepath.Join(cache, "models--"+strings.ReplaceAll(name, "/", "--"))
-		commit := strings.Repeat("a", 40)
-		for _, sub := range []string{"refs", filepath.Join("snapshots", commit)} {
-			if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		writeFile(t, filepath.Join(dir, "refs", "main"), commit)
-		return filepath.Join(dir, "snapshots", commit)
-	}
-	move := func(from, to string, names map[string]string) {
-		if err := os.MkdirAll(to, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		for name, as := range names {
-			if err := os.Rename(filepath.Join(from, name), filepath.Join(to, as)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	move(policytest.Folder(t, nil), repo("org/small"), map[string]string{"config.json": "config.json", ckpt.ModelFile: ckpt.PublishedFile})
-	c := magvit.Tiny()
-	c.CodebookDim, c.Encoder.ZChannels, c.Decoder.ZChannels = 3, 3, 3
-	move(magvitFolder(t, c), repo("org/images"), map[string]string{"config.json": "config.json", ckpt.ModelFile: ckpt.ModelFile})
-	words, err := tiny.TextTokenizer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(repo("org/words"), "tokenizer.json"), string(words)+"\n") // its own, by its bytes
-	o := randomDetector(t)
-	plain := map[string]string{"config.json": "config.json", ckpt.ModelFile: ckpt.ModelFile}
-	detector, err := preset.Find(detectorPreset)
-	if err != nil {
-		t.Fatal(err)
-	}
-	move(o.Weights, filepath.Join(cache, "imagecot", detectorPreset), plain)
-	writeFile(t, filepath.Join(cache, "imagecot", detectorPreset, path.Base(detector.URL)), "converted")
-	plain["vocab.json"], plain["merges.txt"] = "vocab.json", "merges.txt"
-	clip := repo("openai/clip-vit-large-patch14")
-	move(o.CLIP, clip, plain)
-	writeFile(t, filepath.Join(clip, "tokenizer.json"), "{}") // what the preset asks for beside the older layout
-}
-
-func magvitFolder(t *testing.T, c magvit.Config) string {
-	t.Helper()
-	dir := t.TempDir()
-	text, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(dir, "config.json"), string(text))
-	var all []ckpt.Tensor
-	for name, w := range magvit.Init(c, prng.New(4, 0, prng.Init).Rand()) {
-		tensor, err := ckpt.FromTensor(name, w, ckpt.F32)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, tensor)
-	}
-	if err := ckpt.Write(filepath.Join(dir, ckpt.ModelFile), all, nil); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // Images of full size are labelled by GenEval's own models, whose hashes the data name.
@@ -138,7 +58,7 @@ func TestRankingDataOfFullSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows, err := curate.ReadTraining[curate.Image](dir)
-	if err != nil || len(rows) != 2 || len(rows[0].Samples) != 3*policytest.Tokens {
+	if err != nil || len(rows) != 2 || len(rows[0].Samples) != 3*untrained.Tokens {
 		t.Fatalf("%d rows, %v", len(rows), err)
 	}
 	for _, row := range rows {
@@ -189,7 +109,7 @@ func TestAlignmentOfFullSize(t *testing.T) {
 			if err := align.Run(t.Context(), be, sources, r, dir, io.Discard); err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Equal(asked, []int{16}) {
+			if !slices.Equal(asked, []int{untrained.Side}) {
 				t.Errorf("evaluators of %v pixels were opened, want one of 16", asked)
 			}
 			words, err := os.ReadFile(filepath.Join(dir, "final", "tokenizer.json"))
