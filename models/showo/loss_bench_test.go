@@ -76,3 +76,51 @@ func processorTime() time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// BenchmarkRecompute is the gradient of a generator of 24 layers with gradient checkpointing and without. The peak of the process is
+// that of all that it ran: run one of the two at a time.
+func BenchmarkRecompute(b *testing.B) {
+	configuration := os.Getenv(enginetest.Variable)
+	if configuration == "" {
+		b.Skip("needs a fast engine")
+	}
+	be, err := compute.NewWithConfig(configuration)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg := Tiny(420, 0)
+	cfg.LLM.Layers, cfg.LLM.HiddenSize, cfg.LLM.IntermediateSize = 24, 256, 1024
+	for name, again := range map[string]bool{"kept": false, "again": true} {
+		b.Run(name, func(b *testing.B) {
+			t, err := Init(cfg, prng.New(1, 0, prng.Init).Rand(), InitOptions{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			w := graphx.NewWeights(t)
+			p, err := graphx.NewProgram(be, "recompute", w, graphx.Policy{Recompute: again}, func(s graphx.Scope, in []*Node) []*Node {
+				loss := T2ILoss(s, cfg, in[0], in[1], in[2])
+				var wrt []*Node
+				for _, n := range w.Names() {
+					wrt = append(wrt, s.Param(n))
+				}
+				return append([]*Node{loss}, Gradient(loss, wrt...)...)
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ids, labels, pads := trainingBatch(cfg, 32)
+			for b.Loop() {
+				out, err := p.Run(graphx.Tensor(ids, 32, len(ids)/32), graphx.Tensor(labels, 32, len(ids)/32), graphx.Tensor(pads, 32))
+				if err != nil {
+					b.Fatal(err)
+				}
+				graphx.Free(out...)
+			}
+			var u syscall.Rusage
+			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(u.Maxrss)/1024, "peak-MiB") // Linux counts KiB
+		})
+	}
+}
