@@ -217,6 +217,7 @@ func (d *DPO) Prepare(ctx context.Context, show io.Writer) error {
 	if err != nil {
 		return err
 	}
+	defer reference.Free()
 	d.reference, err = reference.LogProbs(ctx, len(d.pairs)*d.used*2, func(rows *policy.Rows, i int) {
 		d.add(rows, i/2/d.used, i/2%d.used, i%2)
 	}, show)

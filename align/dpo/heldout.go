@@ -120,6 +120,7 @@ func (h *heldOut) measure(ctx context.Context, d *DPO, step int) (heldOutLine, e
 		if err != nil {
 			return heldOutLine{}, err
 		}
+		defer reference.Free()
 		if h.reference, err = reference.LogProbs(ctx, rows, add, io.Discard); err != nil {
 			return heldOutLine{}, err
 		}

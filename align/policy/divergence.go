@@ -18,6 +18,7 @@ import (
 type Divergence struct {
 	weights *graphx.Weights // the present ones by their names, the starting ones below reference.
 	program *graphx.Program
+	tile    int
 }
 
 // frozen is what comes before the names of the starting weights.
@@ -37,6 +38,7 @@ func (p *Policy) Divergence(be compute.Backend) (*Divergence, error) {
 		all[frozen+"."+name] = t
 	}
 	d := &Divergence{weights: graphx.NewWeights(all)}
+	d.tile = tileOf(d.weights)
 	d.program, err = graphx.NewProgram(be, "divergence", d.weights, graphx.PolicyFor(be), func(s graphx.Scope, in []*Node) []*Node {
 		pi, target := showo.T2IPredictions(s, p.Config, in[0], in[1], in[2])
 		ref, _ := showo.T2IPredictions(s.In(frozen), p.Config, in[0], in[1], in[2])
@@ -52,16 +54,16 @@ func (d *Divergence) Set(name string, t *tensors.Tensor) { d.weights.Set(name, t
 // Mean is the mean over n rows, which add appends by their numbers.
 func (d *Divergence) Mean(ctx context.Context, n int, add func(rows *Rows, i int)) (float64, error) {
 	sum := 0.0
-	for at := 0; at < n; at += tile {
+	for at := 0; at < n; at += d.tile {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
 		var rows Rows
-		for i := at; i < min(at+tile, n); i++ {
+		for i := at; i < min(at+d.tile, n); i++ {
 			add(&rows, i)
 		}
 		real := rows.Len()
-		rows.repeat(tile)
+		rows.repeat(d.tile)
 		in := rows.Tensors()
 		out, err := d.program.Run(in[0], in[1], in[2])
 		graphx.Free(in...)

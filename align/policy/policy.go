@@ -41,8 +41,9 @@ type Policy struct {
 	Text      *bpe.Tokenizer
 	Parent    ckpt.Parent // role "init"
 
-	fresh map[string]*tensors.Tensor // float32, never handed out
-	words map[string][]byte          // files of the text tokenizer; nil where it is the tiny world's
+	dir   fs.FS
+	name  string
+	words map[string][]byte // files of the text tokenizer; nil where it is the tiny world's
 }
 
 // Open reads a generator's folder by name.
@@ -54,7 +55,7 @@ func Open(open Folders, name string) (*Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy: init_from: %w", err)
 	}
-	p := &Policy{fresh: map[string]*tensors.Tensor{}}
+	p := &Policy{dir: dir, name: name}
 	text, err := fs.ReadFile(dir, "config.json")
 	if err != nil {
 		return nil, fmt.Errorf("policy: %s: %w", name, err)
@@ -84,15 +85,7 @@ func Open(open Folders, name string) (*Policy, error) {
 		return nil, fmt.Errorf("policy: %s: %w", name, err)
 	}
 	defer f.Close()
-	for _, tensor := range f.Names() {
-		values, err := f.Float32(tensor)
-		if err != nil {
-			return nil, fmt.Errorf("policy: %s: %w", name, err)
-		}
-		info, _ := f.Info(tensor)
-		p.fresh[tensor] = graphx.Tensor(values, info.Shape...)
-	}
-	if err := showo.Check(p.Config, graphx.NewWeights(p.fresh)); err != nil {
+	if err := showo.CheckFile(p.Config, f); err != nil {
 		return nil, fmt.Errorf("policy: %s: %w", name, err)
 	}
 	return p, nil
@@ -146,15 +139,22 @@ func Parent(dir fs.FS, role, name string) (ckpt.Parent, error) {
 	return ckpt.Parent{Role: role, Name: name, SHA256: sum}, nil
 }
 
-// Weights returns a copy of the starting weights, float32.
+// Weights reads the starting weights, float32; they belong to the caller. A policy keeps none itself: of a large model every copy
+// is gigabytes.
 func (p *Policy) Weights() (map[string]*tensors.Tensor, error) {
-	out := make(map[string]*tensors.Tensor, len(p.fresh))
-	for name, t := range p.fresh {
-		c, err := t.Clone()
+	f, err := ckpt.OpenModelFS(p.dir, ".")
+	if err != nil {
+		return nil, fmt.Errorf("policy: %s: %w", p.name, err)
+	}
+	defer f.Close()
+	out := map[string]*tensors.Tensor{}
+	for _, name := range f.Names() {
+		values, err := f.Float32(name)
 		if err != nil {
-			return nil, fmt.Errorf("policy: %s: %w", name, err)
+			return nil, fmt.Errorf("policy: %s: %w", p.name, err)
 		}
-		out[name] = c
+		info, _ := f.Info(name)
+		out[name] = graphx.Tensor(values, info.Shape...)
 	}
 	return out, nil
 }

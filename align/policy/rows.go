@@ -71,12 +71,19 @@ func (r *Rows) repeat(n int) {
 	}
 }
 
-// tile is the number of rows that a scorer runs at once.
-const tile = 32
+// tileOf is the number of rows that are run at once: of a large model the predictions of one are 60 MB.
+func tileOf(w *graphx.Weights) int {
+	if w.Large() {
+		return 2
+	}
+	return 32
+}
 
 // Scorer computes log-probabilities by fixed weights.
 type Scorer struct {
 	program *graphx.Program // -> [tile] sums, [tile, N+2] of every token
+	weights *graphx.Weights
+	tile    int
 }
 
 // Scorer computes by the given weights, which belong to the caller and may be replaced between two calls.
@@ -85,8 +92,11 @@ func (p *Policy) Scorer(be compute.Backend, w *graphx.Weights) (*Scorer, error) 
 		each, _ := showo.T2ITokenLogProbs(s, p.Config, in[0], in[1], in[2])
 		return []*graph.Node{graph.ReduceSum(each, -1), each}
 	})
-	return &Scorer{program}, err
+	return &Scorer{program, w, tileOf(w)}, err
 }
+
+// Free drops the weights, after which nothing can be computed. It is for a scorer of Reference, whose weights are its own.
+func (r *Scorer) Free() { graphx.Free(r.weights.Tensors()...) }
 
 // Reference computes by the starting weights.
 func (p *Policy) Reference(be compute.Backend) (*Scorer, error) {
@@ -114,15 +124,15 @@ func (r *Scorer) score(ctx context.Context, n int, add func(rows *Rows, i int), 
 	}
 	var out []float32
 	begun := time.Now()
-	for at := 0; at < n; at += tile {
+	for at := 0; at < n; at += r.tile {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		var rows Rows
-		for i := at; i < min(at+tile, n); i++ {
+		for i := at; i < min(at+r.tile, n); i++ {
 			add(&rows, i)
 		}
-		rows.repeat(tile)
+		rows.repeat(r.tile)
 		in := rows.Tensors()
 		result, err := r.program.Run(in[0], in[1], in[2])
 		graphx.Free(in...)
@@ -131,15 +141,15 @@ func (r *Scorer) score(ctx context.Context, n int, add func(rows *Rows, i int), 
 		}
 		out = append(out, graphx.Floats(result[output])...)
 		const timed = 3 // tiles after the first, which compiles
-		switch at / tile {
+		switch at / r.tile {
 		case 0:
 			begun = time.Now()
 		case timed:
 			each := time.Since(begun) / timed
-			fmt.Fprintf(show, "log-probabilities of %d masked images: about %s\n", n, (each * time.Duration((n-at)/tile)).Round(time.Second))
+			fmt.Fprintf(show, "log-probabilities of %d masked images: about %s\n", n, (each * time.Duration((n-at)/r.tile)).Round(time.Second))
 		}
 	}
-	columns := len(out) / ((n + tile - 1) / tile * tile)
+	columns := len(out) / ((n + r.tile - 1) / r.tile * r.tile)
 	out = out[:n*columns]
 	for i, v := range out {
 		if v := float64(v); math.IsNaN(v) || math.IsInf(v, 0) {
