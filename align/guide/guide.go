@@ -173,7 +173,7 @@ func New(be compute.Backend, from policy.Sources, r train.Recipe, dir string) (*
 		}
 	}
 	if g.data.Watch.Every > 0 {
-		evaluate, err := from.Evaluators(be, g.policy.Side(images), g.watched)
+		evaluate, _, err := from.Evaluators(be, g.policy.Side(images), g.watched)
 		if err != nil {
 			return nil, err
 		}
