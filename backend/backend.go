@@ -31,6 +31,12 @@ type Info struct {
 // ErrPlugin is the error of a file that is no XLA plugin, or of one for another machine or version.
 var ErrPlugin = errors.New("no plugin that works here")
 
+// ErrUnknown is the error of an engine or a device that has no such name.
+var ErrUnknown = errors.New("unknown")
+
+// ErrNone says that no XLA plugin is installed where one was asked for by name.
+var ErrNone = errors.New("backend: no XLA plugin is installed")
+
 // installHint ends every message that a missing plugin causes.
 const installHint = "`imagecot backend install` fetches the fast engine"
 
@@ -53,7 +59,7 @@ func Open(spec string) (compute.Backend, Info, error) {
 		return openGo("")
 	case spec == "xla":
 		be, info, err := openInstalled()
-		if errors.Is(err, errNone) {
+		if errors.Is(err, ErrNone) {
 			err = fmt.Errorf("%w: %s", err, installHint)
 		}
 		return be, info, err
@@ -61,10 +67,8 @@ func Open(spec string) (compute.Backend, Info, error) {
 		path, options, _ := strings.Cut(spec, ",")
 		return openPlugin(Plugin{Path: path, Device: deviceOf(path)}, options)
 	}
-	return nil, Info{}, fmt.Errorf("backend: unknown engine %q (auto, go, xla, or the path of a plugin)", spec)
+	return nil, Info{}, fmt.Errorf("backend: %w engine %q (auto, go, xla, or the path of a plugin)", ErrUnknown, spec)
 }
-
-var errNone = errors.New("backend: no XLA plugin is installed")
 
 func openAuto() (compute.Backend, Info, error) {
 	be, info, err := openInstalled()
@@ -75,7 +79,7 @@ func openAuto() (compute.Backend, Info, error) {
 	switch {
 	case !cgo:
 		note = "running on the pure-Go engine, which is slow; a build with cgo can load the fast one"
-	case !errors.Is(err, errNone):
+	case !errors.Is(err, ErrNone):
 		note = fmt.Sprintf("running on the pure-Go engine, which is slow (%v); %s", reason(err), installHint)
 	}
 	return openGo(note)
@@ -96,7 +100,7 @@ func openInstalled() (compute.Backend, Info, error) {
 	if err != nil {
 		return nil, Info{}, err
 	}
-	err = errNone
+	err = ErrNone
 	for _, device := range []string{"cuda", "cpu"} {
 		if device == "cuda" && !hasGPU() {
 			continue

@@ -61,7 +61,7 @@ func Install(ctx context.Context, device string, progress Progress) (Plugin, err
 	}
 	platforms, ok := sources[device]
 	if !ok {
-		return Plugin{}, fmt.Errorf("backend: unknown device %q (cpu, cuda, cuda12, cuda13)", device)
+		return Plugin{}, fmt.Errorf("backend: %w device %q (cpu, cuda, cuda12, cuda13)", ErrUnknown, device)
 	}
 	platform := runtime.GOOS + "/" + runtime.GOARCH
 	s, ok := platforms[platform]

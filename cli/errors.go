@@ -14,6 +14,7 @@ import (
 	"imagecot/curate"
 	"imagecot/experiment"
 	"imagecot/tiny"
+	"imagecot/train"
 )
 
 // Exit codes of every command.
@@ -73,6 +74,12 @@ func exitCode(ctx context.Context, err error) (int, string) {
 		return exitUsage, "choose another folder with --out"
 	case errors.Is(err, experiment.ErrRecipe):
 		return exitUsage, "see --help"
+	case errors.Is(err, train.ErrRecipe):
+		return exitUsage, "recipes/tiny and recipes/full hold recipes to start from"
+	case errors.Is(err, backend.ErrUnknown):
+		return exitUsage, "`imagecot backend list` shows the engines that are here"
+	case errors.Is(err, backend.ErrNone):
+		return exitNotFound, "`imagecot backend install` fetches one; --backend go needs none"
 	case errors.Is(err, experiment.ErrRefused):
 		return exitRefused, ""
 	case errors.Is(err, backend.ErrPlugin):

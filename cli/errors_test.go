@@ -14,6 +14,7 @@ import (
 	"imagecot/backend"
 	"imagecot/experiment"
 	"imagecot/tiny"
+	"imagecot/train"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -33,6 +34,9 @@ func TestExitCodes(t *testing.T) {
 		{"recipe", t.Context(), fmt.Errorf("x: %w", experiment.ErrRecipe), 2},
 		{"another run", t.Context(), fmt.Errorf("x: %w", experiment.ErrOtherRun), 2},
 		{"unknown command", t.Context(), errors.New(`unknown command "x" for "imagecot"`), 2},
+		{"recipe of a training", t.Context(), fmt.Errorf("x: %w", train.RecipeError(errors.New("y"))), 2},
+		{"unknown engine", t.Context(), fmt.Errorf("x: %w", backend.ErrUnknown), 2},
+		{"no engine", t.Context(), fmt.Errorf("x: %w", backend.ErrNone), 4},
 		{"no plugin", t.Context(), fmt.Errorf("x: %w", backend.ErrPlugin), 5},
 		{"missing model", t.Context(), fmt.Errorf("x: %w", tiny.ErrMissing), 4},
 		{"missing file", t.Context(), fmt.Errorf("x: %w", fs.ErrNotExist), 4},

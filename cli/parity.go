@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,8 @@ func (a *app) parityCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "parity DIR...", Short: "Compare with the outputs of reference implementations",
 		Long: "Runs case folders by their kind and prints the largest difference of each output. Exit code 0: all\n" +
-			"within tolerance; 1: something is outside or could not be computed; 2: a kind that has no runner.",
+			"within tolerance; 1: something is outside or could not be computed; 2: a kind that has no runner; 4: all else is\n" +
+			"within tolerance, and a case is not there.",
 		Args: atLeast(1, "at least one case folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			float, ok := map[string]ckpt.DType{"f32": ckpt.F32, "bf16": ckpt.BF16}[dtype]
@@ -42,7 +44,7 @@ func (a *app) parityCommand() *cobra.Command {
 			}
 			t := report.Table{Header: []string{"case", "kind", "output", "values", "max abs", "max rel", "tolerance", "result"}}
 			var list []parityJSON
-			var failed, unknown int
+			var failed, unknown, missing int
 			for _, dir := range args {
 				if err := cmd.Context().Err(); err != nil {
 					return err
@@ -52,8 +54,12 @@ func (a *app) parityCommand() *cobra.Command {
 				switch {
 				case err != nil:
 					row.Error = err.Error()
-					if failed++; errors.Is(err, parity.ErrUnknownKind) {
+					failed++
+					switch {
+					case errors.Is(err, parity.ErrUnknownKind):
 						unknown++
+					case errors.Is(err, fs.ErrNotExist):
+						missing++
 					}
 					t.Rows = append(t.Rows, []string{dir, r.Kind, "", "", "", "", "", err.Error()})
 				case !r.OK:
@@ -74,6 +80,11 @@ func (a *app) parityCommand() *cobra.Command {
 			switch {
 			case unknown > 0:
 				return usage("", "%d of %d cases have a kind without a runner", unknown, len(args))
+			case failed > 0 && failed == missing:
+				return &userError{
+					err:  fmt.Errorf("%d of %d cases are not there or lack a file", missing, len(args)),
+					code: exitNotFound, hint: "a case is a folder with case.json",
+				}
 			case failed > 0:
 				return fmt.Errorf("%d of %d cases are outside their tolerance or could not be computed", failed, len(args))
 			}

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -77,10 +79,10 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 			}
 			r, err := train.ReadRecipe(file)
 			if err != nil {
-				if code, _ := exitCode(cmd.Context(), err); code == exitNotFound {
-					return err
+				if errors.Is(err, fs.ErrNotExist) {
+					return &userError{err: err, code: exitNotFound, hint: "recipes lie in recipes/tiny and recipes/full"}
 				}
-				return &userError{err: err, code: exitUsage}
+				return err
 			}
 			if r.Kind != kind {
 				return usage("use `imagecot train "+r.Kind+"`", "%s is a recipe for a %s, not for a %s", file, r.Kind, kind)
@@ -105,6 +107,9 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 			}
 			from := policy.Sources{Folders: experiment.ModelFolder, Evaluators: experiment.OpenEvaluator, Wording: experiment.Wording}
 			if err := align.Run(cmd.Context(), be, from, r, out, a.stderr); err != nil {
+				if code, hint := exitCode(cmd.Context(), err); code == exitNotFound && hint == "" {
+					return &userError{err: err, code: code, hint: "init_from names a model, data the folders that `imagecot curate` made, from where you are now"}
+				}
 				return err
 			}
 			_, err = fmt.Fprintln(a.stdout, filepath.Join(out, "final"))

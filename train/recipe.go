@@ -5,6 +5,7 @@ package train
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 
@@ -49,6 +50,22 @@ type Group struct {
 	Freeze bool     `yaml:"freeze" json:"freeze,omitempty"`             // not trained
 }
 
+// ErrRecipe marks a recipe that cannot be trained as it is written.
+var ErrRecipe = errors.New("recipe")
+
+// RecipeError marks an error of a recipe's content as an ErrRecipe and leaves its words; nil stays nil.
+func RecipeError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return recipeError{err}
+}
+
+type recipeError struct{ error }
+
+func (e recipeError) Unwrap() error        { return e.error }
+func (e recipeError) Is(target error) bool { return target == ErrRecipe }
+
 // ReadRecipe reads and checks a recipe file.
 func ReadRecipe(path string) (Recipe, error) {
 	text, err := os.ReadFile(path)
@@ -57,7 +74,7 @@ func ReadRecipe(path string) (Recipe, error) {
 	}
 	r, err := ParseRecipe(text)
 	if err != nil {
-		return r, fmt.Errorf("train: %s: %w", path, err)
+		return r, RecipeError(fmt.Errorf("train: %s: %w", path, err))
 	}
 	return r, nil
 }

@@ -88,7 +88,7 @@ func New(be compute.Backend, open policy.Folders, r train.Recipe, dir string) (*
 	if err := objective.DecodeStrict(r.Data, &d.data); err != nil {
 		return nil, err
 	}
-	if err := d.data.Validate(); err != nil {
+	if err := train.RecipeError(d.data.Validate()); err != nil {
 		return nil, err
 	}
 	d.options = Options{Form: d.data.Loss, Beta: d.data.Beta, Smoothing: d.data.Smoothing}

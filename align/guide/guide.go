@@ -188,7 +188,7 @@ func newGuide(be compute.Backend, open policy.Folders, r train.Recipe, dir strin
 	if err := objective.DecodeStrict(r.Data, &g.data); err != nil {
 		return nil, err
 	}
-	if err := g.data.Validate(); err != nil {
+	if err := train.RecipeError(g.data.Validate()); err != nil {
 		return nil, err
 	}
 	var err error

@@ -96,7 +96,7 @@ func (d *run) rounds(ctx context.Context) error {
 	if err := objective.DecodeStrict(d.recipe.Data, &d.data); err != nil {
 		return err
 	}
-	if err := d.data.Validate(); err != nil {
+	if err := train.RecipeError(d.data.Validate()); err != nil {
 		return err
 	}
 	at, steps := d.recipe.InitFrom, 0

@@ -15,6 +15,7 @@ import (
 	"imagecot/geneval"
 	"imagecot/internal/graphx"
 	"imagecot/models/showo"
+	"imagecot/train"
 	"imagecot/train/objective"
 
 	"github.com/gomlx/compute"
@@ -50,7 +51,7 @@ type Policy struct {
 // Open reads a generator's folder by name.
 func Open(open Folders, name string) (*Policy, error) {
 	if name == "" {
-		return nil, errors.New("policy: init_from is missing: alignment starts from a trained generator")
+		return nil, train.RecipeError(errors.New("policy: init_from is missing: alignment starts from a trained generator"))
 	}
 	dir, err := open(name, "generator")
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"imagecot/bpe"
 	"imagecot/ckpt"
 	"imagecot/models/llavaov"
+	"imagecot/train"
 	"imagecot/world"
 
 	"github.com/gomlx/gomlx/core/tensors"
@@ -43,7 +44,7 @@ const (
 // openCheckpoint reads all but the weights of a judge's folder by name.
 func openCheckpoint(open policy.Folders, name string) (*checkpoint, error) {
 	if name == "" {
-		return nil, errors.New("sft: init_from is missing: a reward model starts from a judge, llava-onevision-7b for instance")
+		return nil, train.RecipeError(errors.New("sft: init_from is missing: a reward model starts from a judge, llava-onevision-7b for instance"))
 	}
 	dir, err := open(name, "judge")
 	if err != nil {

@@ -88,7 +88,7 @@ func NewCorrection(be compute.Backend, open policy.Folders, r train.Recipe, dir 
 	if err := objective.DecodeStrict(r.Data, &c.data); err != nil {
 		return nil, err
 	}
-	if err := c.data.validate(r.Batch); err != nil {
+	if err := train.RecipeError(c.data.validate(r.Batch)); err != nil {
 		return nil, err
 	}
 	var err error

@@ -80,7 +80,7 @@ func NewJudge(be compute.Backend, from policy.Sources, r train.Recipe) (*Judge, 
 	if err := objective.DecodeStrict(r.Data, &j.data); err != nil {
 		return nil, err
 	}
-	if err := j.data.Validate(); err != nil {
+	if err := train.RecipeError(j.data.Validate()); err != nil {
 		return nil, err
 	}
 	var err error

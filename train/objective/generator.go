@@ -61,10 +61,10 @@ func NewGenerator(be compute.Backend, r train.Recipe, dir string) (*Generator, e
 		return nil, err
 	}
 	if g.data.Scenes < 1 {
-		return nil, fmt.Errorf("objective: generator: scenes is %d, want at least 1", g.data.Scenes)
+		return nil, train.RecipeError(fmt.Errorf("objective: generator: scenes is %d, want at least 1", g.data.Scenes))
 	}
 	if !(g.data.Relations >= 0 && g.data.Relations <= 1) {
-		return nil, fmt.Errorf("objective: generator: relations is %v, want a share from 0 to 1", g.data.Relations)
+		return nil, train.RecipeError(fmt.Errorf("objective: generator: relations is %v, want a share from 0 to 1", g.data.Relations))
 	}
 	var err error
 	if g.text, err = textTokenizer(); err != nil {

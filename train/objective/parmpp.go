@@ -8,6 +8,7 @@ import (
 	"imagecot/cot"
 	"imagecot/curate"
 	"imagecot/models/llavaov"
+	"imagecot/train"
 	"imagecot/world"
 )
 
@@ -16,11 +17,11 @@ import (
 // learnt word by word. So is the reason about a render, if data.render_reasons says so.
 func (w *Reward) openPARMPP() error {
 	if w.data.Reflection == "" || !(w.data.Reflections > 0 && w.data.Reflections < 1) {
-		return fmt.Errorf("objective: reward: parmpp needs data.reflection (a folder, got %q) and data.reflections between 0 and 1 (got %v)",
-			w.data.Reflection, w.data.Reflections)
+		return train.RecipeError(fmt.Errorf("objective: reward: parmpp needs data.reflection (a folder, got %q) and data.reflections between 0 and 1 (got %v)",
+			w.data.Reflection, w.data.Reflections))
 	}
 	if !(w.data.ReasonWeight > 0) {
-		return fmt.Errorf("objective: reward: data.reason_weight is %v; want more than 0", w.data.ReasonWeight)
+		return train.RecipeError(fmt.Errorf("objective: reward: data.reason_weight is %v; want more than 0", w.data.ReasonWeight))
 	}
 	if err := w.openPARM(); err != nil {
 		return err

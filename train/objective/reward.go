@@ -99,7 +99,10 @@ func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
 		return nil, err
 	}
 	if r.InitFrom == "" {
-		return nil, errors.New("objective: reward: init_from is missing: a reward model starts from the zero-shot judge")
+		return nil, train.RecipeError(errors.New("objective: reward: init_from is missing: a reward model starts from the zero-shot judge"))
+	}
+	if w.data.From == "" {
+		return nil, train.RecipeError(errors.New("objective: reward: data.from is missing: which folder of curated data?"))
 	}
 	plain := r
 	plain.Data = nil
@@ -117,18 +120,18 @@ func NewReward(be compute.Backend, r train.Recipe) (*Reward, error) {
 	case "parmpp":
 		w.group, err = 4, w.openPARMPP()
 	default:
-		err = fmt.Errorf("objective: reward: %q is no reward model (orm, prm, parm, parmpp)", w.data.Reward)
+		err = train.RecipeError(fmt.Errorf("objective: reward: %q is no reward model (orm, prm, parm, parmpp)", w.data.Reward))
 	}
 	if err != nil {
 		return nil, err
 	}
 	if w.data.RenderReason && w.data.Reward != "parmpp" {
-		return nil, fmt.Errorf("objective: reward: render_reasons belongs to parmpp, not to %s", w.data.Reward)
+		return nil, train.RecipeError(fmt.Errorf("objective: reward: render_reasons belongs to parmpp, not to %s", w.data.Reward))
 	}
 	images := r.Batch - w.data.Renders
 	if w.data.Renders < 0 || images < w.group || images%w.group != 0 || (w.data.Renders > 0 && w.data.Questions < 1) {
-		return nil, fmt.Errorf("objective: reward: a batch of %d with %d renders leaves %d step images, want a multiple of %d",
-			r.Batch, w.data.Renders, images, w.group)
+		return nil, train.RecipeError(fmt.Errorf("objective: reward: a batch of %d with %d renders leaves %d step images, want a multiple of %d",
+			r.Batch, w.data.Renders, images, w.group))
 	}
 	if w.decode, err = magvit.Open(be, w.data.Tokenizer, magvit.Options{Batch: images}); err != nil {
 		return nil, err

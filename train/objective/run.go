@@ -64,7 +64,7 @@ func New(be compute.Backend, r train.Recipe, dir string) (Trainable, error) {
 		}
 		return NewJudge(r)
 	}
-	return nil, fmt.Errorf("objective: unknown kind %q", r.Kind)
+	return nil, train.RecipeError(fmt.Errorf("objective: unknown kind %q", r.Kind))
 }
 
 // Run trains what the recipe says below dir, continuing where an earlier run stopped, and writes the result to
@@ -214,7 +214,7 @@ func finish(l *train.Loop, o Trainable, dir string) error {
 	return ckpt.WriteManifest(dir, m)
 }
 
-// DecodeStrict reads a recipe's free part into a struct; unknown keys are errors.
+// DecodeStrict reads a recipe's free part into a struct; unknown keys are errors, train.ErrRecipe ones.
 func DecodeStrict(from map[string]any, into any) error {
 	text, err := json.Marshal(from)
 	if err != nil {
@@ -226,7 +226,7 @@ func DecodeStrict(from map[string]any, into any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("objective: data: %w", err)
+		return train.RecipeError(fmt.Errorf("objective: data: %w", err))
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func NewTokenizer(r train.Recipe) (*Tokenizer, error) {
 		return nil, fmt.Errorf("objective: tokenizer: model: %w", err)
 	}
 	if t.config, err = magvit.LoadConfig(text); err != nil {
-		return nil, err
+		return nil, train.RecipeError(err)
 	}
 	if t.from, err = parents("init", r.InitFrom); err != nil {
 		return nil, err
