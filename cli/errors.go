@@ -13,6 +13,7 @@ import (
 	"imagecot/backend"
 	"imagecot/curate"
 	"imagecot/experiment"
+	"imagecot/judge/openai"
 	"imagecot/tiny"
 	"imagecot/train"
 )
@@ -84,6 +85,10 @@ func exitCode(ctx context.Context, err error) (int, string) {
 		return exitRefused, ""
 	case errors.Is(err, backend.ErrPlugin):
 		return exitRefused, "`imagecot backend install` fetches one; --backend go needs none"
+	case errors.As(err, new(*experiment.UnknownModelError)):
+		return exitNotFound, "`imagecot models list` shows the models inside, `imagecot models presets` those that `imagecot pull` brings"
+	case errors.Is(err, openai.ErrEndpoint):
+		return exitFailure, "check the address after @ and that a server answers there; the key is read from " + openai.KeyEnv + " or " + openai.OpenAIKeyEnv
 	case errors.Is(err, tiny.ErrMissing):
 		return exitNotFound, "`imagecot models list` shows what is there"
 	case errors.Is(err, syscall.ENOSPC):
@@ -96,6 +101,14 @@ func exitCode(ctx context.Context, err error) (int, string) {
 		return exitUsage, "see `imagecot --help`"
 	}
 	return exitFailure, ""
+}
+
+// missing adds a line of what to do to an error of something that is not there, if it has none.
+func missing(ctx context.Context, err error, hint string) error {
+	if code, known := exitCode(ctx, err); code == exitNotFound && known == "" {
+		return &userError{err: err, code: code, hint: hint}
+	}
+	return err
 }
 
 // printError writes one line of what went wrong and, if there is one, a line of what to do.

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -123,6 +124,8 @@ func pullError(err error) error {
 		return refused(err)
 	case errors.Is(err, hub.ErrAccess):
 		return &userError{err: err, code: exitNotFound}
+	case errors.As(err, new(net.Error)):
+		return &userError{err: err, code: exitFailure, hint: "HF_ENDPOINT names another hub; HF_HUB_OFFLINE=1 keeps to what is here"}
 	}
 	return err
 }

@@ -48,7 +48,7 @@ func (a *app) scoreCommand() *cobra.Command {
 			}
 			rows, err := a.score(cmd.Context(), f, args[0])
 			if err != nil {
-				return err
+				return missing(cmd.Context(), err, "a folder of images is DIR/00000/metadata.jsonl with DIR/00000/samples/*.png, as `imagecot eval` writes it")
 			}
 			s, err := geneval.Score(rows)
 			if err != nil {

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -79,10 +77,7 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 			}
 			r, err := train.ReadRecipe(file)
 			if err != nil {
-				if errors.Is(err, fs.ErrNotExist) {
-					return &userError{err: err, code: exitNotFound, hint: "recipes lie in recipes/tiny and recipes/full"}
-				}
-				return err
+				return missing(cmd.Context(), err, "recipes lie in recipes/tiny and recipes/full")
 			}
 			if r.Kind != kind {
 				return usage("use `imagecot train "+r.Kind+"`", "%s is a recipe for a %s, not for a %s", file, r.Kind, kind)
@@ -107,10 +102,7 @@ func (a *app) trainKindCommand(kind, short string) *cobra.Command {
 			}
 			from := policy.Sources{Folders: experiment.ModelFolder, Evaluators: experiment.OpenEvaluator, Wording: experiment.Wording}
 			if err := align.Run(cmd.Context(), be, from, r, out, a.stderr); err != nil {
-				if code, hint := exitCode(cmd.Context(), err); code == exitNotFound && hint == "" {
-					return &userError{err: err, code: code, hint: "init_from names a model, data the folders that `imagecot curate` made, from where you are now"}
-				}
-				return err
+				return missing(cmd.Context(), err, "init_from names a model, data the folders that `imagecot curate` made, from where you are now")
 			}
 			_, err = fmt.Fprintln(a.stdout, filepath.Join(out, "final"))
 			return err

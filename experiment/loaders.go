@@ -19,6 +19,7 @@ import (
 	"imagecot/models/llavaov"
 	"imagecot/models/magvit"
 	"imagecot/models/showo"
+	"imagecot/preset"
 	"imagecot/tiny"
 	"imagecot/world"
 )
@@ -43,11 +44,38 @@ func ModelFolder(name, shipped string) (fs.FS, error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return os.DirFS(name), nil
 	}
-	if strings.ContainsAny(name, `/\`) {
-		return nil, fmt.Errorf("experiment: model folder %s: %w", name, fs.ErrNotExist)
-	}
-	return tiny.Open(name)
+	return nil, &UnknownModelError{name, shipped}
 }
+
+// UnknownModelError says that no model has a name.
+type UnknownModelError struct {
+	Name string
+	Part string // what it was to be: generator, tokenizer or judge
+}
+
+// Error implements error and lists the names that there are.
+func (e *UnknownModelError) Error() string {
+	if strings.ContainsAny(e.Name, `/\`) {
+		return fmt.Sprintf("experiment: there is no folder %s to take the %s from", e.Name, e.Part)
+	}
+	names := []string{"tiny"}
+	for _, m := range tiny.Models() {
+		if part := m.Part(); part == e.Part && m.Name != part {
+			names = append(names, m.Name)
+		}
+	}
+	if all, err := preset.All(); err == nil { // else Published has said so
+		for _, p := range all {
+			if p.Role == e.Part {
+				names = append(names, p.Name)
+			}
+		}
+	}
+	return fmt.Sprintf("experiment: there is no %s %q (there are: %s, hf:ORG/NAME, and folders)", e.Part, e.Name, strings.Join(names, ", "))
+}
+
+// Unwrap makes it an fs.ErrNotExist.
+func (e *UnknownModelError) Unwrap() error { return fs.ErrNotExist }
 
 // refuse marks an error of a checkpoint that is there.
 func refuse(name string, err error) error {

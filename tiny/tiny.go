@@ -45,6 +45,14 @@ func Models() []Model {
 	}
 }
 
+// Part is what the model is in a pipeline: tokenizer, generator or judge.
+func (m Model) Part() string {
+	if m.Kind == "tokenizer" || m.Kind == "judge" {
+		return m.Kind
+	}
+	return "generator"
+}
+
 // Command is the command that trains the model.
 func (m Model) Command() string {
 	recipe := m.Name

@@ -186,7 +186,7 @@ func (j *Judge) send(ctx context.Context, params sdk.ChatCompletionNewParams) (*
 	case err == nil:
 		return answer, nil
 	case attempt.Err() != nil && ctx.Err() == nil:
-		return nil, fmt.Errorf("%w of %v", errTimeout, j.options.Timeout)
+		return nil, oneLine(fmt.Errorf("%w of %v", errTimeout, j.options.Timeout))
 	}
 	return nil, oneLine(err)
 }

@@ -375,3 +375,23 @@ func TestUnreachable(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Errors of the endpoint can be told from errors of the question.
+func TestErrorsOfTheEndpoint(t *testing.T) {
+	once := Options{Retries: -1}
+	for name, handle := range map[string]http.HandlerFunc{
+		"busy": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) },
+		"page": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html><body>welcome</body></html>") },
+		"away": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		if _, err := serve(t, once, handle).Ask(t.Context(), []cot.Question{question(0)}); !errors.Is(err, ErrEndpoint) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	q := question(0)
+	q.Image = nil
+	j := serve(t, once, func(http.ResponseWriter, *http.Request) {})
+	if _, err := j.Ask(t.Context(), []cot.Question{q}); err == nil || errors.Is(err, ErrEndpoint) {
+		t.Errorf("no image: %v", err)
+	}
+}

@@ -21,6 +21,9 @@ const (
 	maxWait    = 60 * time.Second // longest Retry-After that is waited for
 )
 
+// ErrEndpoint marks an error of the endpoint or of the way there: nothing answers, it refuses, or its answer is none of the protocol.
+var ErrEndpoint = errors.New("endpoint")
+
 var errTimeout = errors.New("no answer within the time-out")
 
 // StatusError is a server's refusal.
@@ -110,13 +113,14 @@ func Transient(err error) bool {
 	return errors.Is(err, errTimeout) || errors.Is(err, errNonsense) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// oneLine keeps an error's identity and drops line breaks from its text.
+// oneLine keeps an error's identity, drops line breaks from its text and marks it as an ErrEndpoint.
 func oneLine(err error) error { return &lineError{err} }
 
 type lineError struct{ err error }
 
-func (e *lineError) Error() string { return shorten(e.err.Error()) }
-func (e *lineError) Unwrap() error { return e.err }
+func (e *lineError) Error() string        { return shorten(e.err.Error()) }
+func (e *lineError) Unwrap() error        { return e.err }
+func (e *lineError) Is(target error) bool { return target == ErrEndpoint }
 
 // shorten puts text on one line of at most maxMessage characters.
 func shorten(text string) string {
