@@ -262,7 +262,7 @@ func TestModelNames(t *testing.T) {
 	t.Setenv("HUGGINGFACE_HUB_CACHE", "")
 	here := t.TempDir()
 	names := ModelNames{"orm": "cot-orm", "prm": filepath.Join(here, "gone"), "dpo": here}
-	for name, want := range map[string]string{"orm": "imagecot pull cot-orm", "prm": "imagecot train judge -f recipes/tiny/prm.yaml"} {
+	for name, want := range map[string]string{"orm": "imagecot pull --allow-pickle cot-orm", "prm": "imagecot train judge -f recipes/tiny/prm.yaml"} {
 		if _, err := names.Find(name); !errors.Is(err, ErrAbsent) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", name, err, want)
 		}

@@ -80,7 +80,7 @@ func TestPullAndDir(t *testing.T) {
 	p := Preset{Name: "p", Role: "generator", Licence: "MIT", Repo: "a/b", Folder: "x", Files: []string{"config.json", "*.bin?", "*.none?"}, Bytes: 3e9}
 	_, err = p.Dir(h)
 	var missing *MissingError
-	if !errors.As(err, &missing) || !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "`imagecot pull p` brings 3.0 GB") {
+	if !errors.As(err, &missing) || !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "`imagecot pull --allow-pickle p` brings 3.0 GB") {
 		t.Fatalf("before: %v", err)
 	}
 	dir, pickled, err := p.Pull(t.Context(), h, Options{})
@@ -188,5 +188,33 @@ func TestBadPresets(t *testing.T) {
 	}
 	if _, err := All(); err == nil || !strings.Contains(err.Error(), "two presets are named magvitv2") {
 		t.Errorf("a name twice: %v", err)
+	}
+}
+
+// The command that brings a preset asks for a pickle where a pull without it would leave one.
+func TestMissingPresetsNameTheWholeCommand(t *testing.T) {
+	t.Setenv("IMAGECOT_HOME", t.TempDir())
+	t.Setenv("HF_HOME", t.TempDir())
+	h, err := hub.FromEnv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, pickle := range map[string]bool{
+		"geneval-detector": true, "cot-dpo": true, "cot-orm": true, "mask2former-swin-s-hf": true,
+		"show-o-256": false, "magvitv2": false, "llava-onevision-7b": false, "clip-vit-l-14": false, "phi-1.5-text": false,
+	} {
+		p, err := Find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = p.Dir(h)
+		want := "`imagecot pull " + name + "`"
+		if pickle {
+			want = "`imagecot pull --allow-pickle " + name + "`"
+		}
+		var missing *MissingError
+		if !errors.As(err, &missing) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want it to name %s", err, want)
+		}
 	}
 }

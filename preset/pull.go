@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"imagecot/ckpt"
@@ -22,10 +23,20 @@ type MissingError struct {
 	Name  string
 	Bytes int64 // about what a pull brings
 	Why   string
+	// Pickle says that what comes may be a torch file, which no model is loaded from before it is converted.
+	Pickle bool
 }
 
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("preset: %s is not here (%s); `imagecot pull %s` brings %s", e.Name, e.Why, e.Name, Size(e.Bytes))
+	return fmt.Sprintf("preset: %s is not here (%s); `%s` brings %s", e.Name, e.Why, e.Command(), Size(e.Bytes))
+}
+
+// Command is what brings the preset.
+func (e *MissingError) Command() string {
+	if e.Pickle {
+		return "imagecot pull --allow-pickle " + e.Name
+	}
+	return "imagecot pull " + e.Name
 }
 
 // Unwrap makes it an fs.ErrNotExist.
@@ -60,17 +71,17 @@ func (p Preset) Dir(h *hub.Hub) (string, error) {
 	if missing == "" {
 		return dir, nil
 	}
-	size := p.Bytes
+	size, pickle := p.Bytes, p.mayPickle()
 	needs, err := p.Needs()
 	if err != nil {
 		return "", err
 	}
 	for _, n := range needs {
 		if _, err := n.Dir(h); err != nil {
-			size += n.Bytes
+			size, pickle = size+n.Bytes, pickle || n.mayPickle()
 		}
 	}
-	return "", &MissingError{p.Name, size, missing}
+	return "", &MissingError{p.Name, size, missing, pickle}
 }
 
 // place is where the preset's files lie or would lie.
@@ -98,6 +109,19 @@ func (p Preset) required() []string {
 		}
 	}
 	return out
+}
+
+// mayPickle says whether convert may find nothing but a torch file among what a pull brings.
+func (p Preset) mayPickle() bool {
+	torch := false
+	for _, pattern := range append([]string{path.Base(p.URL)}, p.Files...) {
+		name := strings.TrimSuffix(pattern, "?")
+		if name == pattern && path.Ext(name) == path.Ext(ckpt.ModelFile) {
+			return false // these must come, or there is nothing to convert
+		}
+		torch = torch || slices.Contains(torchFiles, "*"+path.Ext(name))
+	}
+	return torch
 }
 
 // Options of a pull.
@@ -185,6 +209,9 @@ func (p Preset) checkHash(file string) error {
 	return err
 }
 
+// torchFiles are patterns of files that torch saves.
+var torchFiles = []string{"*.bin", "*.pt", "*.pth"}
+
 // convert makes model.safetensors of a folder's only weights if these are a torch file. pickled says that they are one and
 // stay so.
 func convert(dir string, allowed bool) (pickled bool, err error) {
@@ -194,7 +221,7 @@ func convert(dir string, allowed bool) (pickled bool, err error) {
 		}
 	}
 	var found []string
-	for _, pattern := range []string{"*.bin", "*.pt", "*.pth"} {
+	for _, pattern := range torchFiles {
 		more, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return false, fmt.Errorf("preset: %w", err)
