@@ -28,7 +28,7 @@ func (a *app) generatorFlags(cmd *cobra.Command, r *experiment.Recipe) {
 	f.IntVar(&r.Steps, "steps", r.Steps, "decoding steps")
 	f.Float64Var(&r.Guidance, "guidance", r.Guidance, "classifier-free guidance g: (1+g) conditional - g unconditional")
 	f.Float64Var(&r.Temperature, "temperature", r.Temperature, "temperature of re-masking (the paper: 1); 0 always keeps the most confident tokens")
-	f.StringVar(&r.Generator, "generator", r.Generator, "the generator: tiny, one of its variants (dpo, correction, ...; see imagecot models list), a preset (see imagecot models presets), hf:ORG/NAME or a folder")
+	f.StringVar(&r.Generator, "generator", r.Generator, "the generator: tiny, one of its variants (dpo, correction, ...; see imagecot models list), a preset (see imagecot models presets), hf:ORG/NAME or a folder; parmpp, which corrects images, takes correction if none is named")
 	f.StringVar(&r.DType, "dtype", r.DType, "how generator and judge keep their matrices: f32, bf16 or auto (bf16 for large models; half the memory, products of bf16 with float32 sums)")
 	f.StringVar(&r.Tokenizer, "tokenizer", r.Tokenizer, "the image tokenizer: tiny, a preset or a folder (default: the generator's own)")
 }
@@ -49,10 +49,16 @@ func (a *app) strategyFlags(cmd *cobra.Command, r *experiment.Recipe) {
 // officialTemperature is the authors' re-masking temperature.
 const officialTemperature = 1
 
+// correctingGenerator is the shipped generator that was tuned to correct its images, the default of PARM++.
+const correctingGenerator = "correction"
+
 // open checks the recipe and loads its models. A preset's decoding does not touch the keys in own, for which the command has
 // defaults of its own.
 func (a *app) open(cmd *cobra.Command, r experiment.Recipe, own ...string) (*experiment.Pipeline, error) {
 	r.Backend = a.backend
+	if r.Strategy == "parmpp" && !r.NoReflection && !cmd.Flags().Changed("generator") {
+		r.Generator = correctingGenerator
+	}
 	r.ApplyPreset(func(key string) bool { return cmd.Flags().Changed(key) || slices.Contains(own, key) })
 	if f := cmd.Flags().Lookup("temperature"); r.Official && f != nil && !f.Changed {
 		r.Temperature = officialTemperature

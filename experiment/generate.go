@@ -8,12 +8,12 @@ import (
 	"image"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"imagecot/cot"
+	"imagecot/internal/atomicfile"
 	"imagecot/internal/imgio"
 	"imagecot/internal/prng"
 	"imagecot/report"
@@ -44,7 +44,7 @@ func (p *Pipeline) Generate(ctx context.Context, arm Arm, prompt cot.Prompt) (*G
 	return &Generated{Selection: sel, Image: img, recorder: rec, pipeline: p}, nil
 }
 
-// Write puts image.png, trace.json and report.html into a folder. The same run leaves the same bytes: what differs from
+// Write puts image.png, trace.json and report.html into a folder, all or none. The same run leaves the same bytes: what differs from
 // machine to machine (seconds, engine) is not in them.
 func (g *Generated) Write(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -72,10 +72,8 @@ func (g *Generated) Write(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	for name, data := range map[string][]byte{"trace.json": trace, "report.html": page, "image.png": png} {
-		if err := write(filepath.Join(dir, name), data); err != nil {
-			return err
-		}
+	if err := atomicfile.WriteFiles(dir, map[string][]byte{"trace.json": trace, "report.html": page, "image.png": png}, 0o644); err != nil {
+		return fmt.Errorf("experiment: %w", err)
 	}
 	return nil
 }

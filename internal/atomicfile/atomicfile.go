@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 )
 
 // File is a temporary file that Commit turns into the file asked for. Close without Commit removes it.
@@ -79,6 +81,37 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 		return fmt.Errorf("atomicfile: write %s: %w", path, err)
 	}
 	return f.Commit()
+}
+
+// WriteFiles replaces several files of a folder by name. All are written and durable before the first takes its place, so that
+// a full disk or a name that is taken by something else leaves every one of them as it was.
+func WriteFiles(dir string, files map[string][]byte, perm fs.FileMode) error {
+	var all []*File
+	defer func() {
+		for _, f := range all {
+			_ = f.Close()
+		}
+	}()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		f, err := Create(filepath.Join(dir, name), perm)
+		if err != nil {
+			return err
+		}
+		all = append(all, f)
+		_, err = f.Write(files[name])
+		if err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			return fmt.Errorf("atomicfile: write %s: %w", f.path, err)
+		}
+	}
+	for _, f := range all {
+		if err := f.Commit(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SyncDir makes renames and new names in a folder durable. Windows has no such call and needs none.

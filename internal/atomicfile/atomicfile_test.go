@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -87,4 +88,46 @@ func TestFailuresLeaveNothing(t *testing.T) {
 		t.Fatal("a folder was replaced by a file")
 	}
 	onlyFile(t, dir, 0)
+}
+
+// Several files change together: one that cannot be written leaves the others as they were, and nothing beside them.
+func TestWriteFilesIsAllOrNone(t *testing.T) {
+	dir := t.TempDir()
+	list := func() (names []string) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	if err := os.Mkdir(filepath.Join(dir, "c"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "b"), []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"a": []byte("1"), "b": []byte("2"), "c": []byte("3")}
+	if err := WriteFiles(dir, files, 0o644); err == nil {
+		t.Fatal("a folder in the place of c was overwritten")
+	}
+	if got := list(); !slices.Equal(got, []string{"b", "c"}) || read(t, filepath.Join(dir, "b")) != "old" {
+		t.Errorf("left behind: %q", got)
+	}
+	if err := os.Remove(filepath.Join(dir, "c")); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFiles(dir, files, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(); !slices.Equal(got, []string{"a", "b", "c"}) {
+		t.Errorf("there are %q", got)
+	}
+	for name, want := range files {
+		if got := read(t, filepath.Join(dir, name)); got != string(want) {
+			t.Errorf("%s holds %q", name, got)
+		}
+	}
 }
