@@ -86,7 +86,7 @@ func exitCode(ctx context.Context, err error) (int, string) {
 	case errors.Is(err, backend.ErrPlugin):
 		return exitRefused, "`imagecot backend install` fetches one; --backend go needs none"
 	case errors.As(err, new(*experiment.UnknownModelError)):
-		return exitNotFound, "`imagecot models list` shows the models inside, `imagecot models presets` those that `imagecot pull` brings"
+		return exitNotFound, modelsHint
 	case errors.Is(err, openai.ErrEndpoint):
 		return exitFailure, "check the address after @ and that a server answers there; the key is read from " + openai.KeyEnv + " or " + openai.OpenAIKeyEnv
 	case errors.Is(err, tiny.ErrMissing):

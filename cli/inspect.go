@@ -29,39 +29,50 @@ const maxImage = 64 << 20
 func (a *app) inspectCommand() *cobra.Command {
 	var asJSON, recipe, pickle bool
 	cmd := &cobra.Command{
-		Use: "inspect FILE|FOLDER|PRESET", Short: "Show what a PNG or a checkpoint holds",
+		Use: "inspect FILE|FOLDER|NAME", Short: "Show what a PNG or a checkpoint holds",
 		Long: "A PNG: its size and text chunks, among them the recipe that repeats it. A safetensors file, a model\n" +
-			"folder, a preset or a LoRA adapter: every tensor with type, shape and the model's weight that it is,\n" +
-			"after the whole file was checked.",
-		Args: exactArgs(1, "one file, folder or preset"),
-		RunE: func(_ *cobra.Command, args []string) error {
+			"folder, a shipped model, a preset or a LoRA adapter: every tensor with type, shape and the model's weight\n" +
+			"that it is, after the whole file was checked. A folder called like a model is ./NAME.",
+		Args: exactArgs(1, "one file, folder or model's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			path := args[0]
-			info, err := os.Stat(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				if dir, ok, failed := experiment.Published(path); ok {
-					if failed != nil {
-						return failed
-					}
-					path = dir
-					info, err = os.Stat(dir)
-				}
-			}
+			dir, err := inspected(path)
 			if err != nil {
-				return fmt.Errorf("cli: inspect: %w", err)
+				return missing(cmd.Context(), err, "a name is one of `imagecot models list` or `imagecot models presets`; all else is a file or a folder")
 			}
-			if info.IsDir() || isTorch(path) || strings.HasSuffix(strings.ToLower(path), ".safetensors") {
-				if recipe {
-					return usage("", "--recipe is for PNG files")
-				}
-				return a.inspectCheckpoint(path, info.IsDir(), asJSON, pickle)
+			if dir == nil && !isTorch(path) && !strings.HasSuffix(strings.ToLower(path), ".safetensors") {
+				return a.inspectPNG(path, asJSON, recipe)
 			}
-			return a.inspectPNG(path, asJSON, recipe)
+			if recipe {
+				return usage("", "--recipe is for PNG files")
+			}
+			return a.inspectCheckpoint(path, dir, asJSON, pickle)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object")
 	cmd.Flags().BoolVar(&pickle, "allow-pickle", false, "open a torch file (.bin, .pt, .pth); nothing in it is run")
 	cmd.Flags().BoolVar(&recipe, "recipe", false, "only the recipe inside a PNG, as JSON")
 	return cmd
+}
+
+// inspected is the folder that is looked at, of a shipped model, on disk or of a preset; nil for a file.
+func inspected(name string) (fs.FS, error) {
+	if shipped(name) {
+		return experiment.ModelFolder(name, "generator")
+	}
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if dir, ok, failed := experiment.Published(name); ok {
+			return os.DirFS(dir), failed
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cli: inspect: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, nil
+	}
+	return os.DirFS(name), nil
 }
 
 // refused marks an error about the content of a file.
@@ -165,16 +176,17 @@ type tensorJSON struct {
 }
 
 // openInspected opens a model folder, a safetensors file or, if that is allowed, a torch file.
-func openInspected(path string, folder, pickle bool) (*ckpt.File, error) {
+func openInspected(path string, dir fs.FS, pickle bool) (*ckpt.File, error) {
 	switch {
-	case folder:
-		f, err := ckpt.OpenModel(path)
-		if adapter := filepath.Join(path, ckpt.AdapterFile); err != nil {
-			if _, failed := os.Stat(adapter); failed == nil {
-				return ckpt.Open(adapter)
-			}
+	case dir != nil:
+		f, err := ckpt.OpenModelFS(dir, ".")
+		if err == nil {
+			return f, nil
 		}
-		return f, err
+		if _, failed := fs.Stat(dir, ckpt.AdapterFile); failed == nil {
+			return ckpt.OpenFS(dir, ckpt.AdapterFile)
+		}
+		return nil, fmt.Errorf("cli: inspect %s: %w", path, err)
 	case !isTorch(path):
 		return ckpt.Open(path)
 	case !pickle:
@@ -187,8 +199,9 @@ func isTorch(path string) bool {
 	return slices.Contains([]string{".bin", ".pt", ".pth"}, strings.ToLower(filepath.Ext(path)))
 }
 
-func (a *app) inspectCheckpoint(path string, folder, asJSON, pickle bool) error {
-	f, err := openInspected(path, folder, pickle)
+// inspectCheckpoint shows what is in a folder, or without one in the file at path.
+func (a *app) inspectCheckpoint(path string, dir fs.FS, asJSON, pickle bool) error {
+	f, err := openInspected(path, dir, pickle)
 	if err != nil {
 		var own *userError
 		if errors.As(err, &own) {
@@ -197,11 +210,11 @@ func (a *app) inspectCheckpoint(path string, folder, asJSON, pickle bool) error 
 		return formatError(err)
 	}
 	defer f.Close()
-	dir := path
-	if !folder {
-		dir = filepath.Dir(path)
+	beside := dir
+	if dir == nil {
+		beside = os.DirFS(filepath.Dir(path))
 	}
-	mapping := experiment.MapTensors(experiment.ConfigOf(os.DirFS(dir)), f)
+	mapping := experiment.MapTensors(experiment.ConfigOf(beside), f)
 	out := checkpointJSON{File: path, Model: mapping.Model, Missing: mapping.Missing, Metadata: f.Metadata()}
 	t := report.Table{Header: []string{"tensor", "type", "shape", "is the weight"}}
 	for _, name := range f.Names() {
@@ -219,12 +232,13 @@ func (a *app) inspectCheckpoint(path string, folder, asJSON, pickle bool) error 
 		}
 		t.Rows = append(t.Rows, []string{name, string(info.DType), fmt.Sprint(info.Shape), use})
 	}
-	if _, err := os.Stat(filepath.Join(path, ckpt.ManifestFile)); folder && err == nil {
-		m, err := ckpt.ReadManifest(path)
-		if err != nil {
+	if dir != nil {
+		m, err := ckpt.ReadManifestFS(dir, ".")
+		if err == nil {
+			out.Manifest = &m
+		} else if !errors.Is(err, fs.ErrNotExist) {
 			return formatError(err)
 		}
-		out.Manifest = &m
 	}
 	if asJSON {
 		return a.json(out)

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"imagecot/ckpt"
+	"imagecot/preset"
 	"imagecot/report"
 	"imagecot/tiny"
 )
@@ -20,6 +22,14 @@ type modelJSON struct {
 	Present  bool           `json:"present"`
 	Bytes    int64          `json:"bytes,omitempty"`
 	Manifest *ckpt.Manifest `json:"manifest,omitempty"`
+}
+
+// modelsHint says where the names of models are.
+const modelsHint = "`imagecot models list` shows the models inside, `imagecot models presets` those that `imagecot pull` brings"
+
+// shipped says whether a model inside this program has the name.
+func shipped(name string) bool {
+	return name == "tiny" || slices.ContainsFunc(tiny.Models(), func(m tiny.Model) bool { return m.Name == name })
 }
 
 func describeModel(m tiny.Model) (modelJSON, error) {
@@ -91,15 +101,24 @@ func (a *app) modelsListCommand() *cobra.Command {
 func (a *app) modelsShowCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "show NAME", Short: "Show a model's card, or with --json its manifest", Args: exactArgs(1, "one model name"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			dir, err := tiny.Open(args[0])
+		Use: "show NAME", Short: "Show a shipped model's card, or with --json its manifest; or what a preset is", Args: exactArgs(1, "one model name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := args[0]
+			if name == "tiny" {
+				name = "generator"
+			}
+			if p, err := preset.Find(name); err == nil {
+				return a.showPreset(p, asJSON)
+			} else if !errors.Is(err, preset.ErrUnknown) {
+				return missing(cmd.Context(), err, modelsHint)
+			}
+			dir, err := tiny.Open(name)
 			if err != nil {
-				return err
+				return missing(cmd.Context(), err, modelsHint)
 			}
 			if asJSON {
 				for _, m := range tiny.Models() {
-					if m.Name == args[0] {
+					if m.Name == name {
 						d, err := describeModel(m)
 						if err != nil {
 							return err

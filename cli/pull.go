@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -158,7 +159,62 @@ func (a *app) showPulled(pulled []pulledJSON, asJSON bool) error {
 // presetJSON is a preset and whether its files are in the cache.
 type presetJSON struct {
 	preset.Preset
-	Here bool `json:"here"`
+	Here      bool   `json:"here"`
+	Directory string `json:"directory,omitempty"` // of the files that are here
+}
+
+// showPreset prints what a preset is and where it lies, or what brings it.
+func (a *app) showPreset(p preset.Preset, asJSON bool) error {
+	h, err := hub.FromEnv()
+	if err != nil {
+		return &userError{err: err, code: exitUsage}
+	}
+	dir, err := p.Dir(h)
+	var absent *preset.MissingError
+	if err != nil && !errors.As(err, &absent) {
+		return err
+	}
+	if asJSON {
+		return a.json(presetJSON{p, err == nil, dir})
+	}
+	var b strings.Builder
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%-10s %s\n", name, value)
+		}
+	}
+	line("preset", p.Name)
+	line("what", p.About)
+	line("role", p.Role)
+	line("licence", p.Licence)
+	if p.URL != "" {
+		line("from", p.URL)
+		line("sha256", p.SHA256)
+	} else {
+		line("from", p.Repo)
+		line("revision", cmp.Or(p.Revision, "main"))
+		line("folder", p.Folder)
+		line("files", strings.Join(p.Files, ", ")+map[bool]string{true: " (? = if there is one)"}[strings.Contains(strings.Join(p.Files, ""), "?")])
+	}
+	line("size", preset.Size(p.Bytes))
+	line("tokenizer", p.Tokenizer)
+	line("text", p.Text)
+	if p.Resolution > 0 {
+		line("images", fmt.Sprintf("%d x %d", p.Resolution, p.Resolution))
+	}
+	if d := p.Decoding; d != nil {
+		line("decoding", fmt.Sprintf("%d steps, guidance %g, temperature %g", d.Steps, d.Guidance, d.Temperature))
+	}
+	line("questions", p.Questions)
+	if absent == nil {
+		line("here", dir)
+	} else {
+		line("here", "no; `"+absent.Command()+"` brings "+preset.Size(absent.Bytes))
+	}
+	if _, err := fmt.Fprint(a.stdout, b.String()); err != nil {
+		return fmt.Errorf("cli: output: %w", err)
+	}
+	return nil
 }
 
 func (a *app) modelsPresetsCommand() *cobra.Command {
@@ -180,7 +236,7 @@ func (a *app) modelsPresetsCommand() *cobra.Command {
 			for _, p := range all {
 				_, err := p.Dir(h)
 				here := map[bool]string{true: "yes", false: "-"}[err == nil]
-				list = append(list, presetJSON{p, err == nil})
+				list = append(list, presetJSON{Preset: p, Here: err == nil})
 				t.Rows = append(t.Rows, []string{p.Name, p.Role, preset.Size(p.Bytes), here, p.Licence, p.About})
 			}
 			if asJSON {
