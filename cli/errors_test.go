@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 
 	"imagecot/backend"
 	"imagecot/experiment"
+	"imagecot/judge/openai"
 	"imagecot/tiny"
 	"imagecot/train"
 )
@@ -52,6 +54,26 @@ func TestExitCodes(t *testing.T) {
 	} {
 		if got, _ := exitCode(c.ctx, c.err); got != c.want {
 			t.Errorf("%s: exit code %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// Errors that users meet say what to do next.
+func TestWaysOut(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		code int
+		want string
+	}{
+		{fmt.Errorf("x: %w", &experiment.UnknownModelError{Name: "x", Part: "judge"}), 4, "imagecot models presets"},
+		{fmt.Errorf("x: %w", openai.ErrEndpoint), 1, "OPENAI_API_KEY"},
+		{fmt.Errorf("x: %w", train.RecipeError(errors.New("y"))), 2, "recipes/tiny"},
+		{pullError(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}), 1, "HF_ENDPOINT"},
+		{missing(t.Context(), fs.ErrNotExist, "look there"), 4, "look there"},
+		{missing(t.Context(), usage("read this", "x"), "look there"), 2, "read this"},
+	} {
+		if code, hint := exitCode(t.Context(), c.err); code != c.code || !strings.Contains(hint, c.want) {
+			t.Errorf("%v: exit code %d with the hint %q, want %d and %q", c.err, code, hint, c.code, c.want)
 		}
 	}
 }
