@@ -52,17 +52,18 @@ func LeftOut(scene string, share float64) bool { return Test(scene) || Validatio
 // ReadTraining is Read for training. A row of a test prompt's scene is an error: such data are made to measure with.
 func ReadTraining[Row interface{ Scene() string }](from string) ([]Row, error) {
 	var all []Row
-	err := eachTraining(from, func(r Row) { all = append(all, r) })
+	err := eachTraining(from, func(r Row, _ string) { all = append(all, r) })
 	return all, err
 }
 
 // eachTraining is ReadTraining part by part, as eachRow.
-func eachTraining[Row interface{ Scene() string }](from string, each func(Row)) error {
+func eachTraining[Row interface{ Scene() string }](from string, each func(r Row, scene string)) error {
 	return eachRow(from, func(r Row) error {
-		if scene := r.Scene(); Test(scene) {
+		scene := r.Scene()
+		if Test(scene) {
 			return fmt.Errorf("curate: %s holds test prompts (%s): measure with it, and train on data that were made without --test", from, scene)
 		}
-		each(r)
+		each(r, scene)
 		return nil
 	})
 }
