@@ -57,7 +57,7 @@ func (a *app) curateExportCommand() *cobra.Command {
 	f.StringVar(&format, "format", string(curate.ParquetImages), "what to write: parquet-images or llava")
 	f.StringVar(&wording, "questions", "paper", "words of the questions (llava): paper, released or tiny")
 	f.StringVar(&recipe.Generator, "generator", recipe.Generator, "the generator that drew the images; its tokenizer decodes them")
-	f.StringVar(&recipe.Tokenizer, "tokenizer", recipe.Tokenizer, "the image tokenizer: tiny or a folder (default: GENERATOR/tokenizer, or tiny)")
+	f.StringVar(&recipe.Tokenizer, "tokenizer", recipe.Tokenizer, "the image tokenizer: tiny, a preset or a folder (default: GENERATOR/tokenizer, or tiny)")
 	f.IntVar(&e.PartSize, "part", 1024, "images a part (parquet-images)")
 	f.StringVarP(&e.Dir, "out", "o", "out/export", "folder to write to")
 	return cmd

@@ -44,7 +44,7 @@ type Export struct {
 
 // Run writes what is missing.
 func (e Export) Run(ctx context.Context) error {
-	rows, err := exportable(e.From, e.Questions)
+	rows, err := exportable(e.From)
 	if err != nil {
 		return err
 	}
@@ -248,6 +248,7 @@ func (e Export) llava(ctx context.Context, id any, rows []exported) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("curate: export: %w", err)
 	}
+	words := wording{e.Questions}
 	var list []llavaRow
 	for at := 0; at < len(rows); at += llavaChunk {
 		if err := ctx.Err(); err != nil {
@@ -258,8 +259,9 @@ func (e Export) llava(ctx context.Context, id any, rows []exported) error {
 			return err
 		}
 		for i, x := range some {
-			for k, talk := range x.talks {
-				list = append(list, llavaRow{fmt.Sprintf("%06d-%d", at+i, k), path.Join(llavaImages, pictureName(at+i)), llavaTurns(talk)})
+			for k, a := range x.talks {
+				talk := llavaTurns(words.talk(x.row.Prompt, a))
+				list = append(list, llavaRow{fmt.Sprintf("%06d-%d", at+i, k), path.Join(llavaImages, pictureName(at+i)), talk})
 			}
 		}
 		if e.Progress != nil {

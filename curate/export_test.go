@@ -65,7 +65,7 @@ func TestExportOfPictures(t *testing.T) {
 		if err := export(t, dir, from, ParquetImages).Run(t.Context()); err != nil {
 			t.Fatalf("%s: %v", kind, err)
 		}
-		want, err := exportable(from, questions.Set{})
+		want, err := exportable(from)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -135,31 +135,34 @@ func (p ParmData) Run(ctx context.Context) error {
 }
 
 func (p ParmData) card() error {
-	rows, err := Read[Parm](p.Dir)
-	if err != nil {
-		return err
-	}
-	var potential []labelled
-	count := map[string]int{}
-	for _, r := range rows {
-		if Label(r.Clarity) != NotAsked {
-			count[fmt.Sprintf("clarity %d", r.Clarity)]++
-		}
+	potential, hopes, outcomes := balance{}, 0, 0
+	clarity := map[Label]int{}
+	use, err := countRows(p.Dir, func(r struct {
+		asked
+		Clarity   int32 `parquet:"clarity"`
+		Potential int32 `parquet:"potential"`
+		Outcome   int32 `parquet:"outcome"`
+	}) {
+		clarity[Label(r.Clarity)]++
 		if Label(r.Potential) != NotAsked {
-			potential = append(potential, labelled{r.Task, r.Prompt, Label(r.Potential) == Yes})
+			potential.add(r.Task, r.Prompt, Label(r.Potential) == Yes)
+			hopes++
 		}
 		if Label(r.Outcome) != NotAsked {
-			count["outcome"]++
+			outcomes++
 		}
+	})
+	if err != nil {
+		return err
 	}
 	return card{
 		title: "PARM data",
 		lines: []string{
-			fmt.Sprintf("clarity: %d yes (after step %d), %d no (before step %d)", count["clarity 2"], p.Labels.ClearAfter, count["clarity 1"], p.Labels.BlurredBefore),
-			fmt.Sprintf("potential: %d rows, the verdict on the final image of the path, from step %d on; by task below", len(potential), p.Labels.PotentialFrom),
-			fmt.Sprintf("outcome: %d rows, the verdict at the last step", count["outcome"]),
-			use(rows),
+			fmt.Sprintf("clarity: %d yes (after step %d), %d no (before step %d)", clarity[Yes], p.Labels.ClearAfter, clarity[No], p.Labels.BlurredBefore),
+			fmt.Sprintf("potential: %d rows, the verdict on the final image of the path, from step %d on; by task below", hopes, p.Labels.PotentialFrom),
+			fmt.Sprintf("outcome: %d rows, the verdict at the last step", outcomes),
+			use,
 		},
-		rows: balance(potential),
+		rows: potential.table(),
 	}.write(p.Dir)
 }

@@ -10,7 +10,6 @@ import (
 	"imagecot/bpe"
 	"imagecot/ckpt"
 	"imagecot/models/llavaov"
-	"imagecot/world"
 
 	"github.com/gomlx/gomlx/core/tensors"
 )
@@ -120,14 +119,6 @@ func (c *checkpoint) readWords() error {
 		c.words[name] = text
 	}
 	return nil
-}
-
-// wording is the one in which a judge of this kind is asked where nothing else is known.
-func (c *checkpoint) wording() string {
-	if c.config.Vision.ImageSize == world.Side {
-		return "tiny"
-	}
-	return "paper"
 }
 
 // rows is the number of the image's rows among the positions: one tile and a newline.
