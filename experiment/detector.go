@@ -98,12 +98,11 @@ func (p *Pipeline) UseGenEval(prompts []geneval.Metadata) (err error) {
 
 // OpenEvaluator opens who judges images of a side of that many pixels: the tiny world's exact detector, or GenEval's own models.
 // It is an align/policy.Evaluators.
-func OpenEvaluator(be compute.Backend, side int, prompts []geneval.Metadata) (Evaluate, error) {
+func OpenEvaluator(be compute.Backend, side int, prompts []geneval.Metadata) (Evaluate, string, error) {
 	if side == world.Side {
-		return world.Evaluator().Evaluate, nil
+		return world.Evaluator().Evaluate, "", nil
 	}
-	evaluate, _, err := openGenEval(be, prompts)
-	return evaluate, err
+	return openGenEval(be, prompts)
 }
 
 // openGenEval opens the presets that Resolved names, and says what they are.
@@ -142,11 +141,11 @@ func AsksColours(dir string) (bool, error) {
 // input size.
 func (o DetectorOptions) Identity() (string, error) {
 	parts := []string{fmt.Sprint(slices.Sorted(slices.Values(o.Given))), fmt.Sprint(o.Short)}
-	for _, dir := range []string{o.Weights, o.CLIP} {
-		if dir == "" {
+	for _, part := range []struct{ name, dir string }{{"detector", o.Weights}, {"clip", o.CLIP}} {
+		if part.dir == "" {
 			continue
 		}
-		id, err := identify(dir, os.DirFS(dir))
+		id, err := identify(part.name, os.DirFS(part.dir)) // wherever it lies
 		if err != nil {
 			return "", fmt.Errorf("experiment: detector: %w", err)
 		}

@@ -21,6 +21,7 @@ import (
 	"imagecot/experiment/untrained"
 	"imagecot/geneval"
 	"imagecot/internal/enginetest"
+	"imagecot/maskgit"
 	"imagecot/train"
 )
 
@@ -82,7 +83,7 @@ func TestAlignmentOfFullSize(t *testing.T) {
 	var asked []int
 	sources := policy.Sources{
 		Folders: ModelFolder, Wording: Wording,
-		Evaluators: func(_ compute.Backend, side int, list []geneval.Metadata) (curate.Evaluate, error) {
+		Evaluators: func(_ compute.Backend, side int, list []geneval.Metadata) (curate.Evaluate, string, error) {
 			asked = append(asked, side)
 			n := 0
 			return func(_ context.Context, img image.Image, _ geneval.Metadata) (geneval.Result, error) {
@@ -91,7 +92,7 @@ func TestAlignmentOfFullSize(t *testing.T) {
 					t.Errorf("an image of %d pixels for %d prompts, want %d", got, len(list), side)
 				}
 				return geneval.Result{Correct: n%2 == 0, Reasons: []string{"odd"}}, nil
-			}, nil
+			}, "a detector", nil
 		},
 	}
 	drawing := "tokenizer: small-images, temperature_rule: compound, steps: 3, prompts: " + prompts
@@ -112,6 +113,12 @@ func TestAlignmentOfFullSize(t *testing.T) {
 			if !slices.Equal(asked, []int{untrained.Side}) {
 				t.Errorf("evaluators of %v pixels were opened, want one of 16", asked)
 			}
+			if kind == "iterdpo" {
+				text, err := os.ReadFile(filepath.Join(dir, "round-1", "ranking", "recipe.json"))
+				if err != nil || !strings.Contains(string(text), `"detector": "a detector"`) {
+					t.Errorf("a round's images do not say who labelled them (%v)", err)
+				}
+			}
 			words, err := os.ReadFile(filepath.Join(dir, "final", "tokenizer.json"))
 			if err != nil || !strings.HasSuffix(string(words), "\n") {
 				t.Errorf("the result has not the text tokenizer of its preset: %v", err)
@@ -124,7 +131,7 @@ func TestAlignmentOfFullSize(t *testing.T) {
 	}
 }
 
-func TestPromptsOfTheTinyWorldAreNotForFullSize(t *testing.T) {
+func TestDrawingOfTheTinyWorldIsNotForFullSize(t *testing.T) {
 	publish(t)
 	p, err := policy.Open(ModelFolder, "small")
 	if err != nil {
@@ -132,8 +139,16 @@ func TestPromptsOfTheTinyWorldAreNotForFullSize(t *testing.T) {
 	}
 	d := policy.DefaultDrawing()
 	d.Tokenizer = "small-images"
-	if _, err := p.OpenImages(enginetest.Go(t), ModelFolder, d); err == nil || !strings.Contains(err.Error(), "images of 16 pixels") {
+	if _, err := p.OpenImages(enginetest.Go(t), ModelFolder, d); err == nil || !strings.Contains(err.Error(), "prompts is missing") {
 		t.Errorf("error %v", err)
+	}
+	d.Prompts = "prompts.jsonl"
+	if _, err := p.OpenImages(enginetest.Go(t), ModelFolder, d); err == nil || !strings.Contains(err.Error(), "temperature_rule is missing") {
+		t.Errorf("error %v", err)
+	}
+	d.Rule = maskgit.Compound
+	if _, err := p.OpenImages(enginetest.Go(t), ModelFolder, d); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -145,10 +160,10 @@ func TestEvaluatorsBySize(t *testing.T) {
 	}
 	defer be.Finalize()
 	t.Setenv("HF_HUB_CACHE", t.TempDir())
-	if _, err := OpenEvaluator(be, 64, nil); err != nil {
-		t.Error(err)
+	if _, id, err := OpenEvaluator(be, 64, nil); err != nil || id != "" {
+		t.Error(id, err)
 	}
-	if _, err := OpenEvaluator(be, 256, geneval.Official()); err == nil || !strings.Contains(err.Error(), "pull geneval-detector") {
+	if _, _, err := OpenEvaluator(be, 256, geneval.Official()); err == nil || !strings.Contains(err.Error(), "pull geneval-detector") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -111,6 +111,7 @@ func (l *Loop) load(at string) error {
 	if err := json.Unmarshal(text, &p); err != nil {
 		return fmt.Errorf("train: %s: %w", at, err)
 	}
+	p.Recipe.Recompute = l.Recipe.Recompute // it changes memory and time only
 	if was, now := mustJSON(p.Recipe), mustJSON(l.Recipe); was != now {
 		return fmt.Errorf("train: %s was made with another recipe; use another output folder, or remove it", at)
 	}

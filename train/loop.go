@@ -39,6 +39,8 @@ type Online interface {
 	// tensors belong to the loop and end with the step. ErrStop ends the run as if it were finished, any other error as a
 	// failure.
 	Look(ctx context.Context, step int, weights map[string]*tensors.Tensor) error
+	// Looks says whether Look does anything at that step; weights are not made ready for one that does not.
+	Looks(step int) bool
 	// Figures are logged beside the metrics.
 	Figures() map[string]float64
 }
@@ -191,7 +193,7 @@ func (l *Loop) compile() error {
 			params, state := zip(l.names, in[:nP]), zip(l.keys, in[nP:nP+nS])
 			values, grads := lossAndGrads(params, in[nP+nS+1:])
 			norm := l.Recipe.update(params, grads, state, l.names, l.rules, in[nP+nS])
-			out := append(unzip(l.names, params), unzip(l.keys, state)...)
+			out := append(unzip(trainable, params), unzip(l.keys, state)...)
 			return append(append(out, norm), values...)
 		})
 		return err
@@ -211,7 +213,7 @@ func (l *Loop) compile() error {
 		params, state := zip(l.names, in[:nP]), zip(l.keys, in[nP:nP+nS])
 		grads := zip(trainable, in[nP+nS+1:])
 		norm := l.Recipe.update(params, grads, state, l.names, l.rules, in[nP+nS])
-		return append(append(unzip(l.names, params), unzip(l.keys, state)...), norm)
+		return append(append(unzip(trainable, params), unzip(l.keys, state)...), norm)
 	})
 	return err
 }
@@ -289,6 +291,9 @@ func (l *Loop) Run(ctx context.Context, then func(step int) error) error {
 
 // look shows an online objective the weights; if its rule ends the run, l.stopped says why.
 func (l *Loop) look(ctx context.Context, online Online) error {
+	if !online.Looks(l.step) {
+		return nil
+	}
 	now := l.params
 	if l.Recipe.LoRA != nil {
 		var err error
@@ -326,10 +331,7 @@ func (l *Loop) figures(sums []float64, n int, took time.Duration) map[string]flo
 func (l *Loop) stepOnce(batches [][]*tensors.Tensor) ([]float64, error) {
 	scalars := tensors.FromFlatDataAndDimensions(l.Recipe.scalars(l.step), scalarCount)
 	if l.fused != nil {
-		args, err := l.donate(nil, l.names, l.params)
-		if err == nil {
-			args, err = l.donate(args, l.keys, l.state)
-		}
+		args, err := l.weightsAndState()
 		if err != nil {
 			return nil, err
 		}
@@ -372,10 +374,7 @@ func (l *Loop) accumulate(batches [][]*tensors.Tensor, scalars *tensors.Tensor) 
 			values[i+1] += float64(graphx.Floats(t)[0]) / float64(len(batches))
 		}
 	}
-	args, err := l.donate(nil, l.names, l.params)
-	if err == nil {
-		args, err = l.donate(args, l.keys, l.state)
-	}
+	args, err := l.weightsAndState()
 	if err != nil {
 		return nil, err
 	}
@@ -395,24 +394,42 @@ func (l *Loop) accumulate(batches [][]*tensors.Tensor, scalars *tensors.Tensor) 
 	return values, err
 }
 
-// donate hands the tensors' buffers over to the next execution, which may reuse them.
-func (l *Loop) donate(args []any, names []string, from map[string]*tensors.Tensor) ([]any, error) {
-	for _, n := range names {
-		d, err := graph.DonateTensorBuffer(from[n], l.backend, 0)
+// weightsAndState are the first arguments of an execution. What it changes is handed over, and its buffers may be used again; frozen
+// weights stay.
+func (l *Loop) weightsAndState() ([]any, error) {
+	var args []any
+	add := func(n string, t *tensors.Tensor, frozen bool) error {
+		if frozen {
+			args = append(args, t)
+			return nil
+		}
+		d, err := graph.DonateTensorBuffer(t, l.backend, 0)
 		if err != nil {
-			return nil, fmt.Errorf("train: %s: %w", n, err)
+			return fmt.Errorf("train: %s: %w", n, err)
 		}
 		args = append(args, d)
+		return nil
+	}
+	for _, n := range l.names {
+		if err := add(n, l.params[n], l.rules[n].freeze); err != nil {
+			return nil, err
+		}
+	}
+	for _, k := range l.keys {
+		if err := add(k, l.state[k], false); err != nil {
+			return nil, err
+		}
 	}
 	return args, nil
 }
 
 // take stores new weights and state and returns the scalars that follow them.
 func (l *Loop) take(out []*tensors.Tensor) ([]float64, error) {
-	for i, n := range l.names {
+	trainable := l.trainable()
+	for i, n := range trainable {
 		l.params[n] = out[i]
 	}
-	out = out[len(l.names):]
+	out = out[len(trainable):]
 	for i, k := range l.keys {
 		l.state[k] = out[i]
 	}

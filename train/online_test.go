@@ -20,6 +20,7 @@ type watched struct {
 	seen   map[int]float32 // step -> first weight
 	order  []string        // what was called
 	stopAt int
+	blind  map[int]bool // steps without a look
 }
 
 func (w *watched) Look(_ context.Context, step int, weights map[string]*tensors.Tensor) error {
@@ -30,6 +31,8 @@ func (w *watched) Look(_ context.Context, step int, weights map[string]*tensors.
 	}
 	return nil
 }
+
+func (w *watched) Looks(step int) bool { return !w.blind[step] }
 
 func (w *watched) Batch(i int) ([]*tensors.Tensor, error) {
 	w.order = append(w.order, fmt.Sprint("batch ", i))
@@ -97,6 +100,20 @@ func TestARuleEndsARunAsFinished(t *testing.T) {
 	}
 }
 
+func TestNoLookWhereThereIsNothingToDo(t *testing.T) {
+	o := &watched{line: line{batch: 8, nanAt: -1}, seen: map[int]float32{}, stopAt: -1, blind: map[int]bool{1: true, 3: true}}
+	l, err := New(enginetest.Go(t), recipe(t, "max_steps: 3\n"), o, &figures{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Run(t.Context(), func(int) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"look 0", "batch 0", "batch 1", "look 2", "batch 2"}; !slices.Equal(o.order, want) {
+		t.Errorf("called %v, want %v", o.order, want)
+	}
+}
+
 // chooser finds the looks at some steps better than all before, and ends at stopAt.
 type chooser struct {
 	layers
@@ -105,6 +122,8 @@ type chooser struct {
 	best    int
 	weights map[int][]float32 // step -> what a look saw
 }
+
+func (*chooser) Looks(int) bool { return true }
 
 func (c *chooser) Look(_ context.Context, step int, weights map[string]*tensors.Tensor) error {
 	if slices.Contains(c.better, step) {

@@ -85,12 +85,14 @@ func (h *heldOut) add(d *DPO, rows *policy.Rows, i int) {
 	d.addSide(rows, h.pairs[pair], h.texts[pair], i/2%heldOutMasks, i%2)
 }
 
+// Looks implements train.Online.
+func (d *DPO) Looks(step int) bool {
+	return len(d.heldOut.pairs) > 0 && (step%d.data.WatchEvery == 0 || step == d.recipe.MaxSteps)
+}
+
 // Look implements train.Online: every watch_every steps, and at the end, it measures the held-out pairs.
 func (d *DPO) Look(ctx context.Context, step int, weights map[string]*tensors.Tensor) error {
 	h := &d.heldOut
-	if len(h.pairs) == 0 || (step%d.data.WatchEvery != 0 && step != d.recipe.MaxSteps) {
-		return nil
-	}
 	i := slices.IndexFunc(h.seen, func(l heldOutLine) bool { return l.Step == step })
 	if i < 0 {
 		for name, t := range weights {

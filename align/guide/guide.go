@@ -35,6 +35,7 @@ import (
 	"imagecot/geneval"
 	"imagecot/internal/atomicfile"
 	"imagecot/internal/graphx"
+	"imagecot/internal/prng"
 	"imagecot/models/showo"
 	"imagecot/train"
 	"imagecot/train/objective"
@@ -172,7 +173,7 @@ func New(be compute.Backend, from policy.Sources, r train.Recipe, dir string) (*
 		}
 	}
 	if g.data.Watch.Every > 0 {
-		evaluate, err := from.Evaluators(be, g.policy.Side(images), g.watched)
+		evaluate, _, err := from.Evaluators(be, g.policy.Side(images), g.watched)
 		if err != nil {
 			return nil, err
 		}
@@ -203,13 +204,10 @@ func newGuide(be compute.Backend, open policy.Folders, r train.Recipe, dir strin
 	if len(list) < g.data.Groups+g.data.Watch.Prompts {
 		return nil, fmt.Errorf("guide: %d prompts, but a draw takes %d and %d are watched", len(list), g.data.Groups, g.data.Watch.Prompts)
 	}
-	stride := len(list) / max(g.data.Watch.Prompts, 1) // the tasks come in turn, so that a regular choice has all of them
-	watched := map[string]bool{}                       // scenes
-	for i, m := range list {
-		if i%stride == stride/2 && len(g.watched) < g.data.Watch.Prompts {
-			g.watched = append(g.watched, m)
-			watched[curate.Scene(m)] = true
-		}
+	g.watched = watchedOf(list, g.data.Watch.Prompts, r.Seed)
+	watched := map[string]bool{} // scenes
+	for _, m := range g.watched {
+		watched[curate.Scene(m)] = true
 	}
 	for _, m := range list {
 		if !watched[curate.Scene(m)] {
@@ -234,6 +232,23 @@ func newGuide(be compute.Backend, open policy.Folders, r train.Recipe, dir strin
 	}
 	g.reference, err = g.policy.Reference(be)
 	return g, err
+}
+
+// watchedOf draws n prompts, of every task as many as of any other while there are some.
+func watchedOf(list []geneval.Metadata, n int, seed uint64) []geneval.Metadata {
+	byTask := map[string][]geneval.Metadata{}
+	for _, i := range prng.New(prng.Derive(seed, "watched"), 0, prng.Curate).Perm(len(list)) {
+		byTask[list[i].Tag] = append(byTask[list[i].Tag], list[i])
+	}
+	var out []geneval.Metadata
+	for turn := 0; len(out) < n; turn++ {
+		for _, task := range slices.Sorted(maps.Keys(byTask)) {
+			if turn < len(byTask[task]) && len(out) < n {
+				out = append(out, byTask[task][turn])
+			}
+		}
+	}
+	return out
 }
 
 // openOffline reads the offline pairs, without those of validation prompts and of the scenes that are watched.
@@ -294,6 +309,17 @@ func (g *Guide) claim() error {
 	return nil
 }
 
+// Looks implements train.Online: a draw serves its steps, but for those of a run that goes on.
+func (g *Guide) Looks(step int) bool {
+	last := step == g.recipe.MaxSteps
+	draws := !last && (g.now.groups == nil || step%g.data.Every == 0)
+	return draws || g.watches(step)
+}
+
+func (g *Guide) watches(step int) bool {
+	return g.data.Watch.Every > 0 && (step%g.data.Watch.Every == 0 || step == g.recipe.MaxSteps)
+}
+
 // Look implements train.Online: it draws where a draw is due, and watches every so many steps and at the end.
 func (g *Guide) Look(ctx context.Context, step int, weights map[string]*tensors.Tensor) error {
 	for name, t := range weights {
@@ -308,7 +334,7 @@ func (g *Guide) Look(ctx context.Context, step int, weights map[string]*tensors.
 			return err
 		}
 	}
-	if g.data.Watch.Every == 0 || (step%g.data.Watch.Every != 0 && !last) {
+	if !g.watches(step) {
 		return nil
 	}
 	if err := g.watch(ctx, step); err != nil {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 	"imagecot/align/policy/policytest"
 	"imagecot/ckpt"
 	"imagecot/curate"
+	"imagecot/curate/everyday"
 	"imagecot/geneval"
 	"imagecot/internal/enginetest"
 	"imagecot/internal/graphx"
@@ -540,9 +542,39 @@ type stopAfter struct {
 	stop func()
 }
 
+func (s stopAfter) Looks(step int) bool { return step == s.pass || s.Guide.Looks(step) }
+
 func (s stopAfter) Look(ctx context.Context, step int, w map[string]*tensors.Tensor) error {
 	if step == s.pass {
 		s.stop()
 	}
 	return s.Guide.Look(ctx, step, w)
+}
+
+// TestWatchedPromptsAreOfAllTasks: what they say about a run should not be about one task.
+func TestWatchedPromptsAreOfAllTasks(t *testing.T) {
+	list, err := everyday.Prompts(everyday.Count, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count, seen := map[string]int{}, map[string]bool{}
+	for _, m := range watchedOf(list, 48, 13) {
+		count[m.Tag]++
+		seen[m.Prompt] = true
+	}
+	for _, task := range geneval.Tasks()[1:] { // no prompt of a single object is left to train on
+		if n := count[task]; n < 9 || n > 10 {
+			t.Errorf("%d of 48 prompts are of %s", n, task)
+		}
+	}
+	if len(seen) != 48 {
+		t.Errorf("%d different prompts of 48", len(seen))
+	}
+	few := []geneval.Metadata{{Tag: "a", Prompt: "1"}, {Tag: "b", Prompt: "2"}, {Tag: "b", Prompt: "3"}, {Tag: "b", Prompt: "4"}}
+	if got := watchedOf(few, 4, 1); len(got) != 4 {
+		t.Errorf("%d prompts of 4", len(got))
+	}
+	if slices.EqualFunc(watchedOf(list, 48, 13), watchedOf(list, 48, 14), func(a, b geneval.Metadata) bool { return a.Prompt == b.Prompt }) {
+		t.Error("the seed draws nothing")
+	}
 }

@@ -74,20 +74,20 @@ type run struct {
 	dir     string
 	show    io.Writer
 
-	// images opens the image tokenizer, and who judges its images against the prompts.
-	images func(*policy.Policy, []geneval.Metadata) (showo.ImageDecoder, curate.Evaluate, error)
+	// images opens the image tokenizer, and who judges its images against the prompts, with what tells detectors apart.
+	images func(*policy.Policy, []geneval.Metadata) (showo.ImageDecoder, curate.Evaluate, string, error)
 }
 
 // Run makes the rounds below dir, continuing where an earlier run stopped; the last round's policy is DIR/final.
 func Run(ctx context.Context, be compute.Backend, from policy.Sources, r train.Recipe, dir string, show io.Writer) error {
 	d := &run{backend: be, from: from, recipe: r, data: Defaults(), dir: dir, show: show}
-	d.images = func(p *policy.Policy, prompts []geneval.Metadata) (showo.ImageDecoder, curate.Evaluate, error) {
+	d.images = func(p *policy.Policy, prompts []geneval.Metadata) (showo.ImageDecoder, curate.Evaluate, string, error) {
 		images, err := p.OpenImages(be, from.Folders, d.data.Drawing)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, "", err
 		}
-		evaluate, err := from.Evaluators(be, p.Side(images), prompts)
-		return images, evaluate, err
+		evaluate, id, err := from.Evaluators(be, p.Side(images), prompts)
+		return images, evaluate, id, err
 	}
 	return d.rounds(ctx)
 }
@@ -155,7 +155,7 @@ func (d *run) draw(ctx context.Context, round int, from, dir string, seed uint64
 	if err != nil {
 		return err
 	}
-	images, evaluate, err := d.images(p, prompts)
+	images, evaluate, detector, err := d.images(p, prompts)
 	if err != nil {
 		return err
 	}
@@ -171,9 +171,10 @@ func (d *run) draw(ctx context.Context, round int, from, dir string, seed uint64
 	return curate.Ranking{
 		Dir: dir, Prompts: prompts, Each: d.data.Each, Seed: seed, PartSize: 16, Generator: g, Evaluate: evaluate, Progress: d.clock(),
 		Options: struct {
-			Policy  ckpt.Parent    `json:"policy"`
-			Drawing policy.Drawing `json:"drawing"`
-		}{p.Parent, d.data.Drawing},
+			Policy   ckpt.Parent    `json:"policy"`
+			Drawing  policy.Drawing `json:"drawing"`
+			Detector string         `json:"detector,omitempty"`
+		}{p.Parent, d.data.Drawing, detector},
 	}.Run(ctx)
 }
 

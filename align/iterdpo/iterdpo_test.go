@@ -46,8 +46,8 @@ func even(_ context.Context, img image.Image, _ geneval.Metadata) (geneval.Resul
 func newRun(t *testing.T, r train.Recipe, dir string, show io.Writer, evaluate curate.Evaluate) *run {
 	t.Helper()
 	d := &run{backend: enginetest.Go(t), from: policy.Sources{Folders: policytest.Folders}, recipe: r, data: Defaults(), dir: dir, show: show}
-	d.images = func(*policy.Policy, []geneval.Metadata) (showo.ImageDecoder, curate.Evaluate, error) {
-		return grey{}, evaluate, nil
+	d.images = func(*policy.Policy, []geneval.Metadata) (showo.ImageDecoder, curate.Evaluate, string, error) {
+		return grey{}, evaluate, "", nil
 	}
 	return d
 }

@@ -19,7 +19,7 @@ import (
 
 // Drawing says which images are drawn, and how.
 type Drawing struct {
-	Tokenizer   string  `json:"tokenizer"` // image tokenizer: a folder, or tiny for the shipped one
+	Tokenizer   string  `json:"tokenizer"` // image tokenizer: tiny for the shipped one, a preset or a folder
 	Prompts     string  `json:"prompts"`   // prompt file of `imagecot curate prompts`; "" draws Count from the tiny world's
 	Count       int     `json:"count"`
 	Steps       int     `json:"steps"`
@@ -87,7 +87,7 @@ func (d Drawing) List(seed uint64) ([]geneval.Metadata, error) {
 }
 
 // OpenImages opens the image tokenizer, which must have the policy's codes. Where images are not the tiny world's the prompts
-// must not be either.
+// must not be either, nor the rule by which the temperature falls.
 func (p *Policy) OpenImages(be compute.Backend, open Folders, d Drawing) (*magvit.Tokenizer, error) {
 	name := d.Tokenizer
 	dir, err := open(name, "tokenizer")
@@ -101,8 +101,12 @@ func (p *Policy) OpenImages(be compute.Backend, open Folders, d Drawing) (*magvi
 	if codes := t.Config().Codes(); codes != p.Config.CodebookSize {
 		return nil, fmt.Errorf("policy: the tokenizer %s has %d codes, the generator %d", name, codes, p.Config.CodebookSize)
 	}
-	if side := p.Side(t); side != world.Side && d.Prompts == "" {
+	switch side := p.Side(t); {
+	case side == world.Side:
+	case d.Prompts == "":
 		return nil, fmt.Errorf("policy: prompts is missing: those of the tiny world are not for images of %d pixels, and `imagecot curate prompts --scale full` draws others", side)
+	case d.Rule == "":
+		return nil, fmt.Errorf("policy: temperature_rule is missing: the tiny world's, %s, is not for images of %d pixels; Show-o's own is %s", d.Options().Rule, side, maskgit.Compound)
 	}
 	return t, nil
 }

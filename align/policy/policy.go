@@ -24,8 +24,9 @@ import (
 // Folders finds a model's folder by name; part says which shipped model the name "tiny" means.
 type Folders func(name, part string) (fs.FS, error)
 
-// Evaluators opens who judges final images against their prompts by the benchmark's rules; side is theirs in pixels.
-type Evaluators func(be compute.Backend, side int, prompts []geneval.Metadata) (curate.Evaluate, error)
+// Evaluators opens who judges final images against their prompts by the benchmark's rules; side is theirs in pixels. id tells
+// detectors apart, and is "" for the tiny world's.
+type Evaluators func(be compute.Backend, side int, prompts []geneval.Metadata) (evaluate curate.Evaluate, id string, err error)
 
 // Sources are where alignment finds what is not in its recipe.
 type Sources struct {
