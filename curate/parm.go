@@ -135,14 +135,15 @@ func (p ParmData) Run(ctx context.Context) error {
 }
 
 func (p ParmData) card() error {
-	potential, hopes, outcomes := balance{}, 0, 0
-	clarity := map[Label]int{}
-	use, err := countRows(p.Dir, func(r struct {
+	type counted struct {
 		asked
 		Clarity   int32 `parquet:"clarity"`
 		Potential int32 `parquet:"potential"`
 		Outcome   int32 `parquet:"outcome"`
-	}) {
+	}
+	potential, hopes, outcomes := balance{}, 0, 0
+	clarity := map[Label]int{}
+	use, err := countRows(p.Dir, func(r counted) {
 		clarity[Label(r.Clarity)]++
 		if Label(r.Potential) != NotAsked {
 			potential.add(r.Task, r.Prompt, Label(r.Potential) == Yes)

@@ -114,11 +114,12 @@ func judgeFinals(ctx context.Context, g cot.Generator, evaluate Evaluate, m gene
 }
 
 func (r Ranking) card() error {
-	labels := balance{}
-	use, err := countRows(r.Dir, func(row struct {
+	type counted struct {
 		asked
 		Correct bool `parquet:"correct"`
-	}) {
+	}
+	labels := balance{}
+	use, err := countRows(r.Dir, func(row counted) {
 		labels.add(row.Task, row.Prompt, row.Correct)
 	})
 	if err != nil {

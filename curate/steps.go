@@ -125,13 +125,14 @@ func unfinished(paths []*cot.Path, steps int) []*cot.Path {
 }
 
 func (s Steps) card() error {
-	labels := balance{}
-	n, yes := map[int]int{}, map[int]int{} // by step
-	use, err := countRows(s.Dir, func(row struct {
+	type counted struct {
 		asked
 		Step  int32 `parquet:"step"`
 		Right int32 `parquet:"right"`
-	}) {
+	}
+	labels := balance{}
+	n, yes := map[int]int{}, map[int]int{} // by step
+	use, err := countRows(s.Dir, func(row counted) {
 		at, right := int(row.Step), Step{Right: row.Right}.Yes()
 		labels.add(row.Task, row.Prompt, right)
 		if n[at]++; right {
