@@ -82,7 +82,7 @@ func (l ParmLabels) Label(row Image, step int) (clarity, potential, outcome Labe
 // ParmData builds PARM's data from ranking data: all steps of every path that have a label.
 type ParmData struct {
 	Dir      string
-	From     string // folder of ranking data
+	From     string     // folder of ranking data
 	Labels   ParmLabels // what is 0 follows the paper, in proportion to the paths' steps
 	PartSize int        // paths a part
 	Progress Parts
