@@ -256,12 +256,11 @@ func (a *app) curateParmCommand() *cobra.Command {
 			return a.printCard(d.Dir)
 		},
 	}
-	d.Labels = curate.DefaultParmLabels(experiment.Default().Steps)
 	f := cmd.Flags()
 	f.StringVar(&d.From, "from", "out/ranking", "folder of ranking data")
-	f.IntVar(&d.Labels.BlurredBefore, "blurred-before", d.Labels.BlurredBefore, "steps below are not clear")
-	f.IntVar(&d.Labels.ClearAfter, "clear-after", d.Labels.ClearAfter, "steps above are clear")
-	f.IntVar(&d.Labels.PotentialFrom, "potential-from", d.Labels.PotentialFrom, "first step whose potential is labelled (the paper: the first clear one)")
+	f.IntVar(&d.Labels.BlurredBefore, "blurred-before", 0, "steps below are not clear (default: the paper's 10 of 18, in proportion)")
+	f.IntVar(&d.Labels.ClearAfter, "clear-after", 0, "steps above are clear (default: the paper's 11 of 18, in proportion)")
+	f.IntVar(&d.Labels.PotentialFrom, "potential-from", 0, "first step whose potential is labelled (default: the paper's, the first clear one)")
 	f.IntVar(&d.PartSize, "part", 512, "paths a part")
 	f.StringVarP(&d.Dir, "out", "o", "out/parm", "folder to write to")
 	return cmd

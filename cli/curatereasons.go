@@ -24,7 +24,7 @@ type reasonFlags struct {
 func (r *reasonFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&r.generator, "generator", "tiny", "the generator that drew the images; its tokenizer decodes them")
-	f.StringVar(&r.tokenizer, "tokenizer", "", "the image tokenizer: tiny or a folder (default: GENERATOR/tokenizer, or tiny)")
+	f.StringVar(&r.tokenizer, "tokenizer", "", "the image tokenizer: tiny, a preset or a folder (default: GENERATOR/tokenizer, or tiny)")
 	f.StringVar(&r.annotator, "annotator", "evaluator", "who says what is wrong: evaluator, or openai:MODEL@URL for a chat endpoint")
 	f.IntVar(&r.workers, "workers", 4, "questions to an endpoint under way at the same time")
 }
@@ -62,9 +62,14 @@ func (r *reasonFlags) open(a *app, cmd *cobra.Command) (*experiment.Pipeline, cu
 			return nil, curate.Reasons{}, err
 		}
 	}
-	reasons := curate.Reasons{Generator: p.Generator, Name: r.annotator, Workers: r.workers, Known: r.known, Annotate: curate.ByEvaluator(p.Evaluate, geneval.Reason)}
-	if isRemote {
+	reasons := curate.Reasons{Generator: p.Generator, Name: r.annotator, Workers: r.workers, Known: r.known}
+	switch {
+	case isRemote:
 		reasons.Annotate = curate.ByExplainer(remote, wording, openai.Transient)
+	case p.TinyWorld(): // whose detector is exact
+		reasons.Annotate = curate.ByEvaluator(p.Evaluate, geneval.Reason)
+	default:
+		reasons.Annotate = curate.ByEvaluator(p.Evaluate, curate.OrAside(geneval.Reason))
 	}
 	return p, reasons, nil
 }

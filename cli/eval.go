@@ -110,7 +110,7 @@ func (a *app) evalCommand() *cobra.Command {
 				return err
 			}
 			o, err := experiment.Evaluation{
-				Recipe: p.Recipe, Models: p.Models, Prompts: list, Images: images, Dir: out, Generator: p.Generator, Arm: arm,
+				Recipe: p.Recipe, Models: p.Models, Engine: p.Engine, Prompts: list, Images: images, Dir: out, Generator: p.Generator, Arm: arm,
 				Evaluate: p.Evaluate, Encode: p.EncodePNG, Progress: a.progress("images"),
 			}.Run(cmd.Context())
 			if err != nil {
@@ -181,7 +181,7 @@ func (a *app) curvesCommand() *cobra.Command {
 			if err := writable(out); err != nil {
 				return err
 			}
-			c.Recipe, c.Models, c.Generator, c.Evaluate = p.Recipe, p.Models, p.Generator, p.Evaluate
+			c.Recipe, c.Models, c.Engine, c.Generator, c.Evaluate = p.Recipe, p.Models, p.Engine, p.Generator, p.Evaluate
 			res, err := c.Run(cmd.Context())
 			if err != nil {
 				return err

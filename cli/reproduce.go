@@ -64,7 +64,7 @@ func (a *app) reproduceCommand() *cobra.Command {
 	flags.IntVarP(&f.n, "n", "n", 0, "cut N to at most this many paths (0 = the paper's 20)")
 	flags.IntVarP(&f.workers, "jobs", "j", 0, "prompts at a time, computed together in full tiles (0 = the scale's: tiny 16, full 1); results do not depend on it")
 	flags.StringVarP(&f.out, "out", "o", "out/reproduce", "folder to write to")
-	flags.BoolVar(&f.train, "train", false, "train every model from nothing first, in the output folder")
+	flags.BoolVar(&f.train, "train", false, "train every model first, in the output folder: in the tiny world from nothing, at full scale from the published ones")
 	flags.StringVar(&f.models, "models", "checkpoints", "folder below which a scale's own checkpoints lie")
 	flags.StringSliceVar(&f.skip, "skip", nil, "leave out the rows of these strategies, for example prm, whose rows take long")
 	flags.Uint64Var(&f.seed, "seed", 1, "run seed; the same seed gives the same results")
@@ -205,24 +205,29 @@ func readTables(f reproduceFlags, n int) (all []experiment.PaperTable, names []s
 // can do without must be there.
 func (a *app) reproduceModels(f reproduceFlags, scale experiment.Scale) (experiment.ModelNames, error) {
 	models := experiment.ModelNames{}
-	if f.train {
-		if len(scale.Train) == 0 {
-			return nil, usage("train with `imagecot train` on a large machine and name the folder with --models", "--train knows the tiny world only")
-		}
-		for _, m := range tiny.Models() {
-			models[m.Name] = filepath.Join(f.out, "runs", m.Name, "final")
-		}
-		models["tiny"] = models["generator"]
-		return models, nil
-	}
 	for name, model := range scale.Models {
 		if models[name] = model; !experiment.IsPreset(model) {
 			models[name] = f.models + string(filepath.Separator) + model // with a separator it is never a shipped model's name
 		}
 	}
+	trained := map[string]bool{}
+	if f.train {
+		if len(scale.Train) == 0 {
+			return nil, usage("a scale lists what it trains, as recipes/tiny/tables/scale.yaml does", "--train: this scale trains nothing")
+		}
+		for _, s := range scale.Train {
+			if slices.ContainsFunc(tiny.Models(), func(m tiny.Model) bool { return m.Name == s.Name }) {
+				models[s.Name] = filepath.Join(f.out, "runs", s.Name, "final")
+				trained[s.Name] = true
+			}
+		}
+		if trained["generator"] {
+			models["tiny"], trained["tiny"] = models["generator"], true
+		}
+	}
 	var missing []error
 	for _, name := range []string{"tiny", "tokenizer", "detector", "clip"} {
-		if _, err := models.Find(name); err != nil {
+		if _, err := models.Find(name); err != nil && !trained[name] {
 			missing = append(missing, err)
 		}
 	}

@@ -55,10 +55,17 @@ func TestTrainAllGoesOn(t *testing.T) {
 // TestTrainListFollowsTheRecipes: every command is one of ours, names an existing recipe of its kind, and reads only what
 // an earlier one wrote.
 func TestTrainListFollowsTheRecipes(t *testing.T) {
-	scale, err := experiment.ReadScale(recipes.Files, "tiny/tables/scale.yaml")
-	if err != nil {
-		t.Fatal(err)
+	for _, file := range []string{"tiny/tables/scale.yaml", "full/scale.yaml"} {
+		scale, err := experiment.ReadScale(recipes.Files, file)
+		if err != nil || len(scale.Train) < 15 {
+			t.Fatalf("%s trains %d models, %v", file, len(scale.Train), err)
+		}
+		followsTheRecipes(t, scale)
 	}
+}
+
+func followsTheRecipes(t *testing.T, scale experiment.Scale) {
+	t.Helper()
 	made := map[string]bool{}
 	for _, s := range scale.Train {
 		words := strings.Fields(s.Run)
@@ -69,8 +76,9 @@ func TestTrainListFollowsTheRecipes(t *testing.T) {
 			continue
 		}
 		out, _ := cmd.Flags().GetString("out")
-		for _, flag := range []string{"from", "generator", "tokenizer"} {
-			if f := cmd.Flags().Lookup(flag); f != nil && f.Changed && !made[strings.TrimSuffix(f.Value.String(), "/final")] {
+		for _, flag := range []string{"from", "generator", "tokenizer", "prompts", "reasons"} {
+			f := cmd.Flags().Lookup(flag)
+			if f != nil && f.Changed && !experiment.IsPreset(f.Value.String()) && !made[strings.TrimSuffix(f.Value.String(), "/final")] {
 				t.Errorf("%s: --%s %s is not made before", s.Run, flag, f.Value)
 			}
 		}

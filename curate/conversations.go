@@ -27,8 +27,9 @@ type Conversation struct {
 func ConversationKinds() []string { return []string{"ranking", "steps", "parm", "reflection"} }
 
 // Conversations reads a data set of that kind, or several of it ("A,B"), to train a judge with: all conversations but those
-// about validation scenes, in the order of the rows. Test prompts are an error, as in ReadTraining.
-func Conversations(kind, from string, set questions.Set, validation float64) ([]Conversation, error) {
+// about validation scenes, in the order of the rows. Test prompts are an error, as in ReadTraining. Of these keep takes some, by
+// the kind of the last question and by their number, from 0; nil keeps all. What it does not take costs no memory.
+func Conversations(kind, from string, set questions.Set, validation float64, keep func(last cot.QuestionKind, n int) bool) ([]Conversation, error) {
 	for _, dir := range strings.Split(from, ",") {
 		is, err := kindOf(dir)
 		if err != nil {
@@ -41,28 +42,38 @@ func Conversations(kind, from string, set questions.Set, validation float64) ([]
 	words := wording{set}
 	switch kind {
 	case "ranking":
-		return talks(from, validation, words.ranking)
+		return talks[Image](from, words, validation, keep)
 	case "steps":
-		return talks(from, validation, words.step)
+		return talks[Step](from, words, validation, keep)
 	case "parm":
-		return talks(from, validation, words.parm)
+		return talks[Parm](from, words, validation, keep)
 	case "reflection":
-		return talks(from, validation, words.reflected)
+		return talks[Reflected](from, words, validation, keep)
 	}
 	return nil, fmt.Errorf("curate: conversations: kind %q, want one of %s", kind, strings.Join(ConversationKinds(), ", "))
 }
 
 // talks keeps copies of the tokens, not the rows, which may hold the tokens of every step.
-func talks[Row interface{ Scene() string }](from string, validation float64, one func(Row) exported) ([]Conversation, error) {
+func talks[Row interface {
+	Scene() string
+	export() exported
+}](from string, words wording, validation float64, keep func(cot.QuestionKind, int) bool) ([]Conversation, error) {
 	var out []Conversation
-	err := eachTraining(from, func(r Row) {
-		if Validation(r.Scene(), validation) {
+	n := 0
+	err := eachTraining(from, func(r Row, scene string) {
+		if Validation(scene, validation) {
 			return
 		}
-		x := one(r)
-		tokens := slices.Clone(x.tokens)
-		for _, turns := range x.talks {
-			out = append(out, Conversation{Prompt: x.row.Prompt, Tokens: tokens, Turns: turns})
+		x := r.export()
+		var tokens []int32 // shared by the conversations about one image
+		for _, a := range x.talks {
+			if n++; keep != nil && !keep(a.kind, n-1) {
+				continue
+			}
+			if tokens == nil {
+				tokens = slices.Clone(x.tokens)
+			}
+			out = append(out, Conversation{Prompt: x.row.Prompt, Tokens: tokens, Turns: words.talk(x.row.Prompt, a)})
 		}
 	})
 	return out, err

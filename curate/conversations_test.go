@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +31,7 @@ func TestConversationsAreTheExports(t *testing.T) {
 		if err := json.Unmarshal(text, &want); err != nil {
 			t.Fatal(err)
 		}
-		got, err := Conversations(kind, sets[kind], e.Questions, 0)
+		got, err := Conversations(kind, sets[kind], e.Questions, 0, nil)
 		if err != nil || len(got) != len(want) {
 			t.Fatalf("%s: %d conversations of %d, error %v", kind, len(got), len(want), err)
 		}
@@ -46,13 +47,27 @@ func TestConversationsAreTheExports(t *testing.T) {
 				t.Errorf("%s: conversation %d is about another picture", kind, i)
 			}
 		}
-		twice, err := Conversations(kind, sets[kind]+","+sets[kind], e.Questions, 0)
+		twice, err := Conversations(kind, sets[kind]+","+sets[kind], e.Questions, 0, nil)
 		if err != nil || len(twice) != 2*len(got) {
 			t.Errorf("%s twice: %d conversations, error %v", kind, len(twice), err)
 		}
-		trained, err := Conversations(kind, sets[kind], e.Questions, .4)
+		trained, err := Conversations(kind, sets[kind], e.Questions, .4, nil)
 		if err != nil || len(trained) == 0 || len(trained) == len(got) && kind != "steps" { // of two prompts
 			t.Errorf("%s: %d of %d conversations stay with .4 for validation, error %v", kind, len(trained), len(got), err)
+		}
+		last := func(c Conversation) cot.QuestionKind { return c.Turns[len(c.Turns)-1].Kind }
+		var some []Conversation
+		for i := 0; i < len(got); i += 3 {
+			some = append(some, got[i])
+		}
+		third, err := Conversations(kind, sets[kind], e.Questions, 0, func(asks cot.QuestionKind, n int) bool {
+			if asks != last(got[n]) {
+				t.Errorf("%s: conversation %d asks %s at last, keep is told %s", kind, n, last(got[n]), asks)
+			}
+			return n%3 == 0
+		})
+		if err != nil || !reflect.DeepEqual(third, some) {
+			t.Errorf("%s: every third conversation are %d of %d, error %v, or others", kind, len(third), len(got), err)
 		}
 		kept := slices.DeleteFunc(got, func(c Conversation) bool {
 			return !slices.ContainsFunc(trained, func(k Conversation) bool { return k.Prompt == c.Prompt })
@@ -71,10 +86,6 @@ func TestBlurredImagesAreNotCalledClear(t *testing.T) {
 	if err := (ParmData{Dir: dir, From: ranked(t, 2), Labels: labels, PartSize: 50}).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	set, err := questions.Get("paper")
-	if err != nil {
-		t.Fatal(err)
-	}
 	rows, err := Read[Parm](dir)
 	if err != nil {
 		t.Fatal(err)
@@ -85,14 +96,48 @@ func TestBlurredImagesAreNotCalledClear(t *testing.T) {
 			continue
 		}
 		blurred++
-		for _, talk := range (wording{set}).parm(r).talks {
-			if talk[0].Kind == cot.Clarity && (talk[0].Answer != "no" || len(talk) != 1) {
+		for _, talk := range r.export().talks {
+			if talk.kind != cot.Outcome && talk != (answered{cot.Clarity, "no"}) {
 				t.Errorf("step %d, which is not clear: %+v", r.Step, talk)
 			}
 		}
 	}
 	if blurred == 0 {
 		t.Error("no potential before images are clear")
+	}
+}
+
+// What is read is far more than what is kept, and it does not stay in memory.
+func TestMemoryFollowsWhatIsKept(t *testing.T) {
+	const parts, rows, tokens = 20, 40, 2000
+	m, dir := trainPrompts(t, 1)[0], t.TempDir()
+	for part := range parts {
+		var some []Step
+		for i := range rows {
+			some = append(some, Step{Task: m.Tag, Prompt: m.Prompt, Metadata: m.Dump(), Path: int32(i), Step: 1, Sample: make([]int32, tokens)})
+		}
+		if err := writePart(dir, part, some); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "recipe.json"), []byte(`{"kind":"steps"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	before, after := heap(), 0
+	talks, err := Conversations("steps", dir, questions.Set{}, 0, func(_ cot.QuestionKind, n int) bool {
+		if n == parts*rows-1 {
+			after = heap()
+		}
+		return n%50 == 0
+	})
+	if all, kept := parts*rows*tokens*4, 4*tokens*len(talks); err != nil || len(talks) != parts*rows/50 || after-before > kept+all/4 {
+		t.Errorf("%d bytes are held for %d conversations of %d bytes, error %v; there are %d bytes", after-before, len(talks), kept, err, all)
 	}
 }
 
@@ -103,7 +148,7 @@ func TestConversationsSayWhatIsWrong(t *testing.T) {
 		`kind "pairs", want one of ranking`:            {"pairs", sets["pairs"]},
 		"no such file":                                 {"ranking", t.TempDir()},
 	} {
-		if _, err := Conversations(from[0], from[1], questions.Set{}, 0); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Conversations(from[0], from[1], questions.Set{}, 0, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}

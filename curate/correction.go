@@ -127,9 +127,10 @@ func alike(a, b Image) int {
 }
 
 func (d CorrectionData) card(rows []Correction, couples, bad int) error {
-	var labels []labelled
+	labels := balance{}
 	for _, r := range rows {
-		labels = append(labels, labelled{r.Task, r.Prompt, false}, labelled{r.Task, r.Prompt, true})
+		labels.add(r.Task, r.Prompt, false)
+		labels.add(r.Task, r.Prompt, true)
 	}
 	return card{
 		title: "Self-correction data",
@@ -140,6 +141,6 @@ func (d CorrectionData) card(rows []Correction, couples, bad int) error {
 			use(rows),
 			"a row below counts two images a group",
 		},
-		rows: balance(labels),
+		rows: labels.table(),
 	}.write(d.Dir)
 }

@@ -153,19 +153,33 @@ func partsOf(from string) ([]string, error) {
 
 // Read returns all rows of a data set, or of several ("A,B"), in the order of their parts.
 func Read[Row any](from string) ([]Row, error) {
+	var all []Row
+	err := eachRow(from, func(r Row) error {
+		all = append(all, r)
+		return nil
+	})
+	return all, err
+}
+
+// eachRow is Read part by part, so that what is not kept of a row takes no memory. A Row with fewer fields than the data set has
+// columns reads these alone.
+func eachRow[Row any](from string, each func(Row) error) error {
 	names, err := partsOf(from)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var all []Row
 	for _, name := range names {
 		rows, err := readPart[Row](name)
 		if err != nil {
-			return nil, fmt.Errorf("curate: %s: %w", name, err)
+			return fmt.Errorf("curate: %s: %w", name, err)
 		}
-		all = append(all, rows...)
+		for _, r := range rows {
+			if err := each(r); err != nil {
+				return err
+			}
+		}
 	}
-	return all, nil
+	return nil
 }
 
 // readPart reads one file; a damaged one is an error, not a panic.
@@ -202,67 +216,4 @@ func hashFiles(names []string) (string, error) {
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// card is a data card in words and numbers: README.md of the data set.
-type card struct {
-	title string
-	lines []string
-	rows  [][4]string // task, rows, yes, prompts with both labels of all
-}
-
-func (c card) write(dir string) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# %s\n\n", c.title)
-	for _, l := range c.lines {
-		fmt.Fprintf(&b, "- %s\n", l)
-	}
-	b.WriteString("\n| task | rows | yes | prompts with both labels |\n|---|---|---|---|\n")
-	for _, r := range c.rows {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r[0], r[1], r[2], r[3])
-	}
-	if err := atomicfile.WriteFile(filepath.Join(dir, "README.md"), []byte(b.String()), 0o644); err != nil {
-		return fmt.Errorf("curate: card: %w", err)
-	}
-	return nil
-}
-
-// labelled is what a card counts.
-type labelled struct {
-	task, prompt string
-	yes          bool
-}
-
-// balance counts labels by task, in the order of the benchmark, with a last line for all.
-func balance(rows []labelled) [][4]string {
-	var out [][4]string
-	for _, task := range append(geneval.Tasks(), "all") {
-		n, yes := 0, 0
-		seen := map[string][2]bool{}
-		for _, r := range rows {
-			if task != "all" && r.task != task {
-				continue
-			}
-			n++
-			s := seen[r.prompt]
-			if r.yes {
-				yes++
-				s[1] = true
-			} else {
-				s[0] = true
-			}
-			seen[r.prompt] = s
-		}
-		if n == 0 {
-			continue
-		}
-		both := 0
-		for _, s := range seen {
-			if s[0] && s[1] {
-				both++
-			}
-		}
-		out = append(out, [4]string{task, fmt.Sprint(n), fmt.Sprintf("%d (%.1f %%)", yes, 100*float64(yes)/float64(n)), fmt.Sprintf("%d of %d", both, len(seen))})
-	}
-	return out
 }

@@ -237,7 +237,7 @@ func TestParmLabels(t *testing.T) {
 	if err := ranking(from, trainPrompts(t, 4), &coin{}).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := (ParmData{Dir: dir, From: from, Labels: DefaultParmLabels(18), PartSize: 7}).Run(t.Context()); err != nil {
+	if err := (ParmData{Dir: dir, From: from, PartSize: 7}).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	images, err := Read[Image](from)
@@ -277,8 +277,30 @@ func TestPotentialMayBeLabelledEarlier(t *testing.T) {
 		}
 	}
 	l.PotentialFrom = 13
-	if err := (ParmData{Dir: t.TempDir(), From: t.TempDir(), Labels: l, PartSize: 1}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "labels") {
+	if _, err := l.of(18); err == nil || !strings.Contains(err.Error(), "potential from 13") {
 		t.Errorf("clear steps without potential: error %v", err)
+	}
+}
+
+// TestParmLabelsFollowTheSteps: of 50 steps, as Show-o's larger images take, the paper's 11 of 18 are 31; of 4, 2.
+func TestParmLabelsFollowTheSteps(t *testing.T) {
+	for steps, want := range map[int]ParmLabels{18: {10, 11, 12}, 50: {28, 31, 32}, 4: {2, 2, 3}} {
+		if got, err := (ParmLabels{}).of(steps); err != nil || got != want {
+			t.Errorf("%d steps: %+v, want %+v (%v)", steps, got, want, err)
+		}
+	}
+	for _, l := range []ParmLabels{{ClearAfter: 18}, {BlurredBefore: 1}, {BlurredBefore: 14}} {
+		if _, err := l.of(18); err == nil {
+			t.Errorf("%+v passes for 18 steps", l)
+		}
+	}
+	from := t.TempDir()
+	rows := []Image{{Prompt: "p", Seed: 1, Steps: 2, Samples: []int32{1, 2}}, {Prompt: "p", Seed: 2, Steps: 3, Samples: []int32{1, 2, 3}}}
+	if err := rebuild(from, rows, 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := (ParmData{Dir: t.TempDir(), From: from, PartSize: 1}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "paths of 2 and of 3 steps") {
+		t.Errorf("paths of different lengths: error %v", err)
 	}
 }
 

@@ -24,6 +24,7 @@ type Format string
 // The formats.
 const (
 	ParquetImages Format = "parquet-images" // Parquet whose pictures are Hugging Face's Image feature, tokens beside them
+	JSONLines     Format = "jsonl"          // metadata.jsonl and a folder of pictures, as Hugging Face's imagefolder reads them
 	LLaVA         Format = "llava"          // conversations.json and a folder of pictures, as LLaVA's loader reads them
 )
 
@@ -44,7 +45,7 @@ type Export struct {
 
 // Run writes what is missing.
 func (e Export) Run(ctx context.Context) error {
-	rows, err := exportable(e.From, e.Questions)
+	rows, err := exportable(e.From)
 	if err != nil {
 		return err
 	}
@@ -74,8 +75,10 @@ func (e Export) Run(ctx context.Context) error {
 		id.PartSize = e.PartSize
 		parts := (len(rows) + e.PartSize - 1) / e.PartSize
 		return e.parquet(ctx, id, rows, parts)
+	case e.Format == JSONLines:
+		return e.jsonl(ctx, id, rows)
 	}
-	return fmt.Errorf("curate: export: format %q, want %s or %s", e.Format, ParquetImages, LLaVA)
+	return fmt.Errorf("curate: export: format %q, want %s, %s or %s", e.Format, ParquetImages, JSONLines, LLaVA)
 }
 
 // picture is Hugging Face's Image feature. It is only known as one if its columns may be null.
@@ -227,9 +230,9 @@ func llavaTurns(talk []Turn) []llavaTurn {
 }
 
 const (
-	llavaFile   = "conversations.json"
-	llavaImages = "images"
-	llavaChunk  = 64 // images decoded together
+	llavaFile    = "conversations.json"
+	imagesFolder = "images"
+	exportChunk  = 64 // images decoded together
 )
 
 // llava writes the pictures first and the list of conversations last: a folder with the list is complete.
@@ -244,22 +247,24 @@ func (e Export) llava(ctx context.Context, id any, rows []exported) error {
 		return err
 	}
 	defer unlock()
-	folder := filepath.Join(e.Dir, llavaImages)
+	folder := filepath.Join(e.Dir, imagesFolder)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("curate: export: %w", err)
 	}
+	words := wording{e.Questions}
 	var list []llavaRow
-	for at := 0; at < len(rows); at += llavaChunk {
+	for at := 0; at < len(rows); at += exportChunk {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		some := rows[at:min(at+llavaChunk, len(rows))]
-		if err := e.chunk(ctx, folder, at, some); err != nil {
+		some := rows[at:min(at+exportChunk, len(rows))]
+		if err := e.chunk(ctx, folder, "", at, some, drawn); err != nil {
 			return err
 		}
 		for i, x := range some {
-			for k, talk := range x.talks {
-				list = append(list, llavaRow{fmt.Sprintf("%06d-%d", at+i, k), path.Join(llavaImages, pictureName(at+i)), llavaTurns(talk)})
+			for k, a := range x.talks {
+				talk := llavaTurns(words.talk(x.row.Prompt, a))
+				list = append(list, llavaRow{fmt.Sprintf("%06d-%d", at+i, k), path.Join(imagesFolder, pictureName(at+i)), talk})
 			}
 		}
 		if e.Progress != nil {
@@ -277,16 +282,16 @@ func (e Export) llava(ctx context.Context, id any, rows []exported) error {
 }
 
 // chunk writes some pictures unless the last of them is there.
-func (e Export) chunk(ctx context.Context, folder string, at int, some []exported) error {
-	if _, err := os.Stat(filepath.Join(folder, pictureName(at+len(some)-1))); err == nil {
+func (e Export) chunk(ctx context.Context, folder, prefix string, at int, some []exported, tokens func(exported) []int32) error {
+	if _, err := os.Stat(filepath.Join(folder, prefix+pictureName(at+len(some)-1))); err == nil {
 		return nil
 	}
-	files, err := e.pictures(ctx, some, func(x exported) []int32 { return x.tokens })
+	files, err := e.pictures(ctx, some, tokens)
 	if err != nil {
 		return err
 	}
 	for i, file := range files {
-		if err := atomicfile.WriteFile(filepath.Join(folder, pictureName(at+i)), file, 0o644); err != nil {
+		if err := atomicfile.WriteFile(filepath.Join(folder, prefix+pictureName(at+i)), file, 0o644); err != nil {
 			return fmt.Errorf("curate: export: %w", err)
 		}
 	}

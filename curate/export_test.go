@@ -65,7 +65,7 @@ func TestExportOfPictures(t *testing.T) {
 		if err := export(t, dir, from, ParquetImages).Run(t.Context()); err != nil {
 			t.Fatalf("%s: %v", kind, err)
 		}
-		want, err := exportable(from, questions.Set{})
+		want, err := exportable(from)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +196,7 @@ func TestExportGoesOn(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, llavaFile)); err == nil {
 		t.Fatal("a folder that is not complete has its list")
 	}
-	first := filepath.Join(dir, llavaImages, pictureName(3))
+	first := filepath.Join(dir, imagesFolder, pictureName(3))
 	if err := os.WriteFile(first, []byte("kept"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestExportGoesOn(t *testing.T) {
 	if text, err := os.ReadFile(first); err != nil || string(text) != "kept" {
 		t.Errorf("a picture was made twice: %q, %v", text, err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, llavaImages, pictureName(99))); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, imagesFolder, pictureName(99))); err != nil {
 		t.Error(err)
 	}
 	e.Tokenizer = "another"
@@ -220,5 +220,51 @@ func TestExportGoesOn(t *testing.T) {
 	}
 	if err := export(t, t.TempDir(), unknown, LLaVA).Run(t.Context()); err == nil || !strings.Contains(err.Error(), `kind "poems"`) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Lines name pictures that are there and show their tokens, one or two a row; a stopped export goes on.
+func TestExportOfLines(t *testing.T) {
+	for kind, from := range dataSets(t) {
+		dir := t.TempDir()
+		want, err := exportable(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := func(name string, tokens []int32) bool {
+			file, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
+			return err == nil && grey(t, file) == tokens[0]
+		}
+		for range 2 {
+			if err := export(t, dir, from, JSONLines).Run(t.Context()); err != nil {
+				t.Fatalf("%s: %v", kind, err)
+			}
+			text, err := os.ReadFile(filepath.Join(dir, jsonlFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for line := range bytes.Lines(text) {
+				var r jsonlRow
+				if err := json.Unmarshal(line, &r); err != nil {
+					t.Fatalf("%s: %v", kind, err)
+				}
+				x := want[n]
+				right := r.File != "" && shown(r.File, r.Tokens) && slices.Equal(r.Tokens, x.tokens) && r.Outcome+r.Process+r.Clear != ""
+				if kind == "pairs" || kind == "correction" {
+					right = r.File == "" && shown(r.Good, r.GoodTokens) && shown(r.Bad, r.BadTokens) && slices.Equal(r.GoodTokens, x.good) && slices.Equal(r.BadTokens, x.tokens)
+				}
+				if !right || r.Prompt != x.row.Prompt || r.Reason != x.row.Reason {
+					t.Errorf("%s: line %s", kind, line)
+				}
+				n++
+			}
+			if n != len(want) {
+				t.Errorf("%s: %d lines of %d rows", kind, n, len(want))
+			}
+			if err := os.Remove(filepath.Join(dir, jsonlFile)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

@@ -15,26 +15,25 @@ type exported struct {
 	tokens []int32
 	good   []int32 // of the good image, where the row is a couple and tokens are the bad image's
 	row    pictureRow
-	talks  [][]Turn // conversations about the image
+	talks  []answered // conversations about the image
 }
 
 // exportable reads a data set, whatever kind its recipe.json says it is.
-func exportable(dir string, set questions.Set) ([]exported, error) {
+func exportable(dir string) ([]exported, error) {
 	kind, err := kindOf(dir)
 	if err != nil {
 		return nil, fmt.Errorf("curate: export: %w", err)
 	}
-	words := wording{set}
 	var rows []exported
 	switch kind {
 	case "ranking":
-		rows, err = convert(dir, words.ranking)
+		rows, err = convert(dir, Image.export)
 	case "steps":
-		rows, err = convert(dir, words.step)
+		rows, err = convert(dir, Step.export)
 	case "parm":
-		rows, err = convert(dir, words.parm)
+		rows, err = convert(dir, Parm.export)
 	case "reflection":
-		rows, err = convert(dir, words.reflected)
+		rows, err = convert(dir, Reflected.export)
 	case "pairs":
 		rows, err = convert(dir, func(p Pair) exported {
 			return exported{tokens: p.Rejected, good: p.Chosen, row: pictureRow{Task: p.Task, Prompt: p.Prompt, Metadata: p.Metadata}}
@@ -82,14 +81,20 @@ func convert[Row any](dir string, one func(Row) exported) ([]exported, error) {
 // wording puts labels into conversations.
 type wording struct{ set questions.Set }
 
+// answered is a conversation before it is put into words: its last question with the answer.
+type answered struct {
+	kind   cot.QuestionKind
+	answer string
+}
+
 // talk is a conversation: a question with its answer, after the turns that precede it.
-func (w wording) talk(kind cot.QuestionKind, prompt, answer string) []Turn {
+func (w wording) talk(prompt string, a answered) []Turn {
 	p := cot.Prompt{Text: prompt}
 	var out []Turn
-	for _, t := range w.set.After(kind, p) {
-		out = append(out, Turn{precedes[kind], t})
+	for _, t := range w.set.After(a.kind, p) {
+		out = append(out, Turn{precedes[a.kind], t})
 	}
-	return append(out, Turn{kind, cot.Turn{Text: w.set.Text(kind, p), Answer: answer}})
+	return append(out, Turn{a.kind, cot.Turn{Text: w.set.Text(a.kind, p), Answer: a.answer}})
 }
 
 // precedes names the question whose answer a kind of question follows.
@@ -113,57 +118,57 @@ func word(l Label) string {
 	return ""
 }
 
-func (w wording) ranking(r Image) exported {
-	label := yesNo(r.Correct)
+func (i Image) export() exported {
+	label := yesNo(i.Correct)
 	var tokens []int32
-	if r.Steps > 0 {
-		tokens = r.Final()
+	if i.Steps > 0 {
+		tokens = i.Final()
 	}
 	return exported{
 		tokens: tokens,
-		row:    pictureRow{Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Step: r.Steps, Outcome: label},
-		talks:  [][]Turn{w.talk(cot.Outcome, r.Prompt, label)},
+		row:    pictureRow{Task: i.Task, Prompt: i.Prompt, Metadata: i.Metadata, Path: i.Path, Step: i.Steps, Outcome: label},
+		talks:  []answered{{cot.Outcome, label}},
 	}
 }
 
-func (w wording) step(r Step) exported {
-	label := yesNo(r.Yes())
+func (s Step) export() exported {
+	label := yesNo(s.Yes())
 	return exported{
-		tokens: r.Sample,
-		row:    pictureRow{Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Step: r.Step, Process: label},
-		talks:  [][]Turn{w.talk(cot.Process, r.Prompt, label)},
+		tokens: s.Sample,
+		row:    pictureRow{Task: s.Task, Prompt: s.Prompt, Metadata: s.Metadata, Path: s.Path, Step: s.Step, Process: label},
+		talks:  []answered{{cot.Process, label}},
 	}
 }
 
-// parm asks clarity and, after a yes, potential in one conversation; the outcome is another one. An image that is not clear is
+// export asks clarity and, after a yes, potential in one conversation; the outcome is another one. An image that is not clear is
 // asked for nothing more, even where its potential is labelled (Deviation D26): the conversation would call it clear.
-func (w wording) parm(r Parm) exported {
+func (r Parm) export() exported {
 	x := exported{tokens: r.Sample, row: pictureRow{
 		Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Step: r.Step,
 		Clear: word(Label(r.Clarity)), Hope: word(Label(r.Potential)), Outcome: word(Label(r.Outcome)),
 	}}
 	switch {
 	case x.row.Clear == "no":
-		x.talks = append(x.talks, w.talk(cot.Clarity, r.Prompt, x.row.Clear))
+		x.talks = append(x.talks, answered{cot.Clarity, x.row.Clear})
 	case x.row.Hope != "":
-		x.talks = append(x.talks, w.talk(cot.Potential, r.Prompt, x.row.Hope))
+		x.talks = append(x.talks, answered{cot.Potential, x.row.Hope})
 	case x.row.Clear != "":
-		x.talks = append(x.talks, w.talk(cot.Clarity, r.Prompt, x.row.Clear))
+		x.talks = append(x.talks, answered{cot.Clarity, x.row.Clear})
 	}
 	if x.row.Outcome != "" {
-		x.talks = append(x.talks, w.talk(cot.Outcome, r.Prompt, x.row.Outcome))
+		x.talks = append(x.talks, answered{cot.Outcome, x.row.Outcome})
 	}
 	return x
 }
 
-func (w wording) reflected(r Reflected) exported {
+func (r Reflected) export() exported {
 	x := exported{tokens: r.Image, row: pictureRow{
 		Task: r.Task, Prompt: r.Prompt, Metadata: r.Metadata, Path: r.Path, Outcome: yesNo(r.Correct), Reason: r.Reason,
 	}}
 	if r.Correct {
-		x.talks = [][]Turn{w.talk(cot.Reflection, r.Prompt, "yes")}
+		x.talks = []answered{{cot.Reflection, "yes"}}
 	} else {
-		x.talks = [][]Turn{w.talk(cot.Reason, r.Prompt, r.Reason)}
+		x.talks = []answered{{cot.Reason, r.Reason}}
 	}
 	return x
 }

@@ -1,6 +1,7 @@
 package curate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 )
@@ -47,7 +48,18 @@ type ParmLabels struct {
 
 // DefaultParmLabels are the paper's for 18 steps, in proportion for another number.
 func DefaultParmLabels(steps int) ParmLabels {
-	return ParmLabels{BlurredBefore: (10*steps + 9) / 18, ClearAfter: (11*steps + 9) / 18, PotentialFrom: (12*steps + 9) / 18}
+	clear := (11*steps + 9) / 18
+	return ParmLabels{BlurredBefore: (10*steps + 9) / 18, ClearAfter: clear, PotentialFrom: clear + 1}
+}
+
+// of fills in what is 0 by the paper's proportions, and refuses labels under which no step of so many is clear, or all are.
+func (l ParmLabels) of(steps int) (ParmLabels, error) {
+	d := DefaultParmLabels(steps)
+	l.BlurredBefore, l.ClearAfter, l.PotentialFrom = cmp.Or(l.BlurredBefore, d.BlurredBefore), cmp.Or(l.ClearAfter, d.ClearAfter), cmp.Or(l.PotentialFrom, d.PotentialFrom)
+	if l.BlurredBefore < 2 || l.BlurredBefore > l.ClearAfter+1 || l.ClearAfter >= steps || l.PotentialFrom < 1 || l.PotentialFrom > l.ClearAfter+1 {
+		return l, fmt.Errorf("curate: parm: steps before %d not clear, after %d clear, potential from %d: not of paths of %d steps", l.BlurredBefore, l.ClearAfter, l.PotentialFrom, steps)
+	}
+	return l, nil
 }
 
 // Label labels one path's step; clear is NotAsked for the steps in between.
@@ -70,19 +82,27 @@ func (l ParmLabels) Label(row Image, step int) (clarity, potential, outcome Labe
 // ParmData builds PARM's data from ranking data: all steps of every path that have a label.
 type ParmData struct {
 	Dir      string
-	From     string // folder of ranking data
-	Labels   ParmLabels
-	PartSize int // paths a part
+	From     string     // folder of ranking data
+	Labels   ParmLabels // what is 0 follows the paper, in proportion to the paths' steps
+	PartSize int        // paths a part
 	Progress Parts
 }
 
 // Run builds what is missing and writes the card.
 func (p ParmData) Run(ctx context.Context) error {
-	if p.PartSize < 1 || p.Labels.BlurredBefore > p.Labels.ClearAfter+1 || p.Labels.PotentialFrom < 1 || p.Labels.PotentialFrom > p.Labels.ClearAfter+1 {
-		return fmt.Errorf("curate: parm: labels %+v, %d paths a part", p.Labels, p.PartSize)
+	if p.PartSize < 1 {
+		return fmt.Errorf("curate: parm: %d paths a part, want at least 1", p.PartSize)
 	}
 	images, hash, err := readRanking(p.From)
 	if err != nil {
+		return err
+	}
+	for _, img := range images {
+		if img.Steps != images[0].Steps {
+			return fmt.Errorf("curate: parm: %s has paths of %d and of %d steps", p.From, images[0].Steps, img.Steps)
+		}
+	}
+	if p.Labels, err = p.Labels.of(int(images[0].Steps)); err != nil {
 		return err
 	}
 	id := struct {
@@ -115,31 +135,35 @@ func (p ParmData) Run(ctx context.Context) error {
 }
 
 func (p ParmData) card() error {
-	rows, err := Read[Parm](p.Dir)
-	if err != nil {
-		return err
+	type counted struct {
+		asked
+		Clarity   int32 `parquet:"clarity"`
+		Potential int32 `parquet:"potential"`
+		Outcome   int32 `parquet:"outcome"`
 	}
-	var potential []labelled
-	count := map[string]int{}
-	for _, r := range rows {
-		if Label(r.Clarity) != NotAsked {
-			count[fmt.Sprintf("clarity %d", r.Clarity)]++
-		}
+	potential, hopes, outcomes := balance{}, 0, 0
+	clarity := map[Label]int{}
+	use, err := countRows(p.Dir, func(r counted) {
+		clarity[Label(r.Clarity)]++
 		if Label(r.Potential) != NotAsked {
-			potential = append(potential, labelled{r.Task, r.Prompt, Label(r.Potential) == Yes})
+			potential.add(r.Task, r.Prompt, Label(r.Potential) == Yes)
+			hopes++
 		}
 		if Label(r.Outcome) != NotAsked {
-			count["outcome"]++
+			outcomes++
 		}
+	})
+	if err != nil {
+		return err
 	}
 	return card{
 		title: "PARM data",
 		lines: []string{
-			fmt.Sprintf("clarity: %d yes (after step %d), %d no (before step %d)", count["clarity 2"], p.Labels.ClearAfter, count["clarity 1"], p.Labels.BlurredBefore),
-			fmt.Sprintf("potential: %d rows, the verdict on the final image of the path, from step %d on; by task below", len(potential), p.Labels.PotentialFrom),
-			fmt.Sprintf("outcome: %d rows, the verdict at the last step", count["outcome"]),
-			use(rows),
+			fmt.Sprintf("clarity: %d yes (after step %d), %d no (before step %d)", clarity[Yes], p.Labels.ClearAfter, clarity[No], p.Labels.BlurredBefore),
+			fmt.Sprintf("potential: %d rows, the verdict on the final image of the path, from step %d on; by task below", hopes, p.Labels.PotentialFrom),
+			fmt.Sprintf("outcome: %d rows, the verdict at the last step", outcomes),
+			use,
 		},
-		rows: balance(potential),
+		rows: potential.table(),
 	}.write(p.Dir)
 }

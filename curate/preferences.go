@@ -244,9 +244,10 @@ func gcd(a, b int) int {
 
 // card counts pairs by task; its last column is of no use here but for the number of prompts.
 func (p PairData) card(made pairing) error {
-	var rows []labelled
+	rows := balance{}
 	for _, pair := range made.pairs {
-		rows = append(rows, labelled{pair.Task, pair.Prompt, true}, labelled{pair.Task, pair.Prompt, false})
+		rows.add(pair.Task, pair.Prompt, true)
+		rows.add(pair.Task, pair.Prompt, false)
 	}
 	more, wrong := "", "where it does not"
 	if p.Present {
@@ -265,6 +266,6 @@ func (p PairData) card(made pairing) error {
 			use(made.pairs),
 			"a row below counts two images a pair",
 		},
-		rows: balance(rows),
+		rows: rows.table(),
 	}.write(p.Dir)
 }

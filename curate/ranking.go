@@ -114,13 +114,16 @@ func judgeFinals(ctx context.Context, g cot.Generator, evaluate Evaluate, m gene
 }
 
 func (r Ranking) card() error {
-	rows, err := Read[Image](r.Dir)
+	type counted struct {
+		asked
+		Correct bool `parquet:"correct"`
+	}
+	labels := balance{}
+	use, err := countRows(r.Dir, func(row counted) {
+		labels.add(row.Task, row.Prompt, row.Correct)
+	})
 	if err != nil {
 		return err
-	}
-	var labels []labelled
-	for _, row := range rows {
-		labels = append(labels, labelled{row.Task, row.Prompt, row.Correct})
 	}
 	return card{
 		title: "Ranking data",
@@ -128,8 +131,8 @@ func (r Ranking) card() error {
 			fmt.Sprintf("%d prompts, %d images each, run seed %d; made as recipe.json says", len(r.Prompts), r.Each, r.Seed),
 			"yes: the evaluator finds everything that the prompt asks for in the final image",
 			"tokens of every step image are kept (samples), so the same paths serve as PARM data",
-			use(rows),
+			use,
 		},
-		rows: balance(labels),
+		rows: labels.table(),
 	}.write(r.Dir)
 }

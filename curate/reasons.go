@@ -26,8 +26,26 @@ type Annotate func(ctx context.Context, img image.Image, m geneval.Metadata) (st
 // ErrNoReason says that an annotator gave no reason although it was asked as often as is sensible.
 var ErrNoReason = errors.New("no reason was given")
 
-// ByEvaluator annotates with the evaluator's own verdict, put into words (geneval.Reason).
-func ByEvaluator(evaluate Evaluate, words func(geneval.Metadata, geneval.Result) (string, error)) Annotate {
+// Words says in words why a verdict is no (geneval.Reason); "" for a yes.
+type Words func(geneval.Metadata, geneval.Result) (string, error)
+
+// OrAside sets an image aside for which there are no words, or of which the evaluator now says yes: a score at a threshold may
+// come out otherwise on a second look, where the engine's sums do.
+func OrAside(words Words) Words {
+	return func(m geneval.Metadata, r geneval.Result) (string, error) {
+		reason, err := words(m, r)
+		if err == nil && reason == "" {
+			err = errors.New("the evaluator finds nothing wrong on a second look")
+		}
+		if err != nil {
+			return "", fmt.Errorf("%w: %w", ErrNoReason, err)
+		}
+		return reason, nil
+	}
+}
+
+// ByEvaluator annotates with the evaluator's own verdict, put into words.
+func ByEvaluator(evaluate Evaluate, words Words) Annotate {
 	return func(ctx context.Context, img image.Image, m geneval.Metadata) (string, error) {
 		r, err := evaluate(ctx, img, m)
 		if err != nil {

@@ -150,10 +150,10 @@ func (d ReflectionData) rows(images, wrong, right []Image, reasons map[imageName
 }
 
 func (d ReflectionData) card(rows []Reflected, asked int) error {
-	var labels []labelled
+	labels := balance{}
 	no := 0
 	for _, r := range rows {
-		labels = append(labels, labelled{r.Task, r.Prompt, r.Correct})
+		labels.add(r.Task, r.Prompt, r.Correct)
 		if !r.Correct {
 			no++
 		}
@@ -166,6 +166,6 @@ func (d ReflectionData) card(rows []Reflected, asked int) error {
 			"yes: the evaluator finds everything that the prompt asks for",
 			use(rows),
 		},
-		rows: balance(labels),
+		rows: labels.table(),
 	}.write(d.Dir)
 }

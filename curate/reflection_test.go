@@ -108,6 +108,62 @@ func TestLabelsThatDoNotHoldAreRefused(t *testing.T) {
 	}
 }
 
+// Away from the tiny world an evaluator may change its mind about some images, or have no words for them.
+func TestDoubtfulLabelsAreSetAside(t *testing.T) {
+	from, dir := ranked(t, 30), t.TempDir()
+	doubtful := func(ctx context.Context, img image.Image, m geneval.Metadata) (geneval.Result, error) {
+		r, err := heads(ctx, img, m)
+		switch img.(*image.Gray).GrayAt(0, 0).Y {
+		case 7:
+			return geneval.Result{Correct: true}, err
+		case 6:
+			r.Reasons = []string{"unspeakable"}
+		}
+		return r, err
+	}
+	tell := func(m geneval.Metadata, r geneval.Result) (string, error) {
+		if slices.Contains(r.Reasons, "unspeakable") {
+			return "", errors.New("no words")
+		}
+		return tellHeads(m, r)
+	}
+	if err := reflection(t.TempDir(), from, reasonsBy(ByEvaluator(doubtful, tell))).Run(t.Context()); err == nil || errors.Is(err, ErrNoReason) {
+		t.Errorf("error %v: an exact evaluator changed its mind", err)
+	}
+	if err := reflection(dir, from, reasonsBy(ByEvaluator(doubtful, OrAside(tell)))).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := Read[Reflected](dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, asideFile))
+	aside := strings.Count(string(text), "\n")
+	if err != nil || !strings.Contains(string(text), "nothing wrong on a second look") || !strings.Contains(string(text), "no words") {
+		t.Errorf("set aside: %s, error %v", text, err)
+	}
+	if slices.ContainsFunc(rows, func(r Reflected) bool { return r.Image[0] == 6 || r.Image[0] == 7 }) {
+		t.Error("an image without a reason is in the data")
+	}
+	card, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if err != nil || !strings.Contains(string(card), fmt.Sprintf("; %d images got none", aside)) {
+		t.Errorf("card %s, error %v, want %d set aside", card, err, aside)
+	}
+	blind := func(context.Context, image.Image, geneval.Metadata) (geneval.Result, error) {
+		return geneval.Result{Correct: true}, nil
+	}
+	if err := reflection(t.TempDir(), from, reasonsBy(ByEvaluator(blind, OrAside(tell)))).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "annotated none of the first") {
+		t.Errorf("error %v of an evaluator that finds nothing wrong", err)
+	}
+	broken := errors.New("no such detector")
+	failing := func(context.Context, image.Image, geneval.Metadata) (geneval.Result, error) {
+		return geneval.Result{}, broken
+	}
+	if err := reflection(t.TempDir(), from, reasonsBy(ByEvaluator(failing, OrAside(tell)))).Run(t.Context()); !errors.Is(err, broken) || errors.Is(err, ErrNoReason) {
+		t.Errorf("error %v of an evaluator that fails", err)
+	}
+}
+
 // A build that is stopped, or whose annotator fails, goes on where it stood and asks nothing twice.
 func TestAnnotationResumes(t *testing.T) {
 	from, whole, dir := ranked(t, 30), t.TempDir(), t.TempDir()

@@ -29,6 +29,7 @@ func rowScene(prompt, metadata string) string {
 }
 
 // Scene is what the row's prompt asks for; the other rows have it too.
+func (a asked) Scene() string      { return rowScene(a.Prompt, a.Metadata) }
 func (i Image) Scene() string      { return rowScene(i.Prompt, i.Metadata) }
 func (s Step) Scene() string       { return rowScene(s.Prompt, s.Metadata) }
 func (r Parm) Scene() string       { return rowScene(r.Prompt, r.Metadata) }
@@ -48,40 +49,21 @@ func Validation(scene string, share float64) bool {
 // LeftOut says whether a training with this share of validation scenes leaves a scene out.
 func LeftOut(scene string, share float64) bool { return Test(scene) || Validation(scene, share) }
 
-// use is the line of a card that says what the rows may be used for.
-func use[Row interface{ Scene() string }](rows []Row) string {
-	for _, r := range rows {
-		if Test(r.Scene()) {
-			return "there are test prompts: to measure with; training refuses these data"
-		}
-	}
-	return "no prompt asks for the scene of a test prompt (compared by geneval.Key)"
-}
-
 // ReadTraining is Read for training. A row of a test prompt's scene is an error: such data are made to measure with.
 func ReadTraining[Row interface{ Scene() string }](from string) ([]Row, error) {
 	var all []Row
-	err := eachTraining(from, func(r Row) { all = append(all, r) })
+	err := eachTraining(from, func(r Row, _ string) { all = append(all, r) })
 	return all, err
 }
 
-// eachTraining is ReadTraining part by part, so that what is not kept of a row takes no memory.
-func eachTraining[Row interface{ Scene() string }](from string, each func(Row)) error {
-	names, err := partsOf(from)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		rows, err := readPart[Row](name)
-		if err != nil {
-			return fmt.Errorf("curate: %s: %w", name, err)
+// eachTraining is ReadTraining part by part, as eachRow.
+func eachTraining[Row interface{ Scene() string }](from string, each func(r Row, scene string)) error {
+	return eachRow(from, func(r Row) error {
+		scene := r.Scene()
+		if Test(scene) {
+			return fmt.Errorf("curate: %s holds test prompts (%s): measure with it, and train on data that were made without --test", from, scene)
 		}
-		for _, r := range rows {
-			if scene := r.Scene(); Test(scene) {
-				return fmt.Errorf("curate: %s holds test prompts (%s): measure with it, and train on data that were made without --test", from, scene)
-			}
-			each(r)
-		}
-	}
-	return nil
+		each(r, scene)
+		return nil
+	})
 }

@@ -125,30 +125,30 @@ func unfinished(paths []*cot.Path, steps int) []*cot.Path {
 }
 
 func (s Steps) card() error {
-	rows, err := Read[Step](s.Dir)
+	type counted struct {
+		asked
+		Step  int32 `parquet:"step"`
+		Right int32 `parquet:"right"`
+	}
+	labels := balance{}
+	n, yes := map[int]int{}, map[int]int{} // by step
+	use, err := countRows(s.Dir, func(row counted) {
+		at, right := int(row.Step), Step{Right: row.Right}.Yes()
+		labels.add(row.Task, row.Prompt, right)
+		if n[at]++; right {
+			yes[at]++
+		}
+	})
 	if err != nil {
 		return err
-	}
-	var labels []labelled
-	for _, row := range rows {
-		labels = append(labels, labelled{row.Task, row.Prompt, row.Yes()})
 	}
 	lines := []string{
 		fmt.Sprintf("%d prompts, %d paths each, steps %v, %d roll-outs a step, run seed %d", len(s.Prompts), s.Each, s.At, s.Rollouts, s.Seed),
 		"yes: the final image of at least one roll-out from the step is correct",
-		use(rows),
+		use,
 	}
 	for _, at := range s.At {
-		n, yes := 0, 0
-		for _, row := range rows {
-			if int(row.Step) == at {
-				n++
-				if row.Yes() {
-					yes++
-				}
-			}
-		}
-		lines = append(lines, fmt.Sprintf("step %d: %d of %d yes", at, yes, n))
+		lines = append(lines, fmt.Sprintf("step %d: %d of %d yes", at, yes[at], n[at]))
 	}
-	return card{title: "Step data", lines: lines, rows: balance(labels)}.write(s.Dir)
+	return card{title: "Step data", lines: lines, rows: labels.table()}.write(s.Dir)
 }

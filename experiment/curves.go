@@ -22,6 +22,7 @@ import (
 type Curves struct {
 	Recipe    Recipe // N is the size of the bank
 	Models    map[string]string
+	Engine    string
 	Prompts   []geneval.Metadata
 	Ns        []int
 	Arms      []Arm
@@ -58,7 +59,7 @@ func (c Curves) Run(ctx context.Context) (CurveResult, error) {
 		identity
 		Ns   []int    `json:"ns"`
 		Arms []string `json:"arms"`
-	}{identity: identity{Format: 1, Recipe: c.Recipe, Models: c.Models}, Ns: c.Ns}
+	}{identity: identity{Format: 1, Recipe: c.Recipe, Models: c.Models, Engine: c.Engine}, Ns: c.Ns}
 	for _, a := range c.Arms {
 		id.Arms = append(id.Arms, a.Name)
 	}

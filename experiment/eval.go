@@ -65,6 +65,7 @@ type Encode func(img image.Image, sel cot.Selection) ([]byte, error)
 type Evaluation struct {
 	Recipe    Recipe
 	Models    map[string]string // role -> name and hash, part of the run's identity
+	Engine    string            // part of it too: engines round differently
 	Prompts   []geneval.Metadata
 	Images    int // images a prompt
 	Dir       string
@@ -94,6 +95,7 @@ type identity struct {
 	Format  int               `json:"format"`
 	Recipe  Recipe            `json:"recipe"`
 	Models  map[string]string `json:"models"`
+	Engine  string            `json:"engine"`
 	Images  int               `json:"images"`
 	Prompts []string          `json:"prompts"` // metadata strings
 }
@@ -185,7 +187,7 @@ func (e Evaluation) claim() (unlock func(), err error) {
 	if e.Images < 1 || len(e.Prompts) == 0 {
 		return nil, fmt.Errorf("experiment: %w: %d images for each of %d prompts", ErrRecipe, e.Images, len(e.Prompts))
 	}
-	id := identity{Format: 1, Recipe: e.Recipe, Models: e.Models, Images: e.Images}
+	id := identity{Format: 1, Recipe: e.Recipe, Models: e.Models, Engine: e.Engine, Images: e.Images}
 	for _, m := range e.Prompts {
 		id.Prompts = append(id.Prompts, m.Dump())
 	}

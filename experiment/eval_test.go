@@ -251,6 +251,11 @@ func TestEvaluationRefusesAnotherRunsFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := toyEvaluation(dir, &toy{}, true)
+	e.Engine = "another"
+	if _, err := e.Run(t.Context()); !errors.Is(err, ErrOtherRun) {
+		t.Errorf("another engine: error %v, want ErrOtherRun", err)
+	}
+	e = toyEvaluation(dir, &toy{}, true)
 	e.Recipe.Seed++
 	if _, err := e.Run(t.Context()); !errors.Is(err, ErrOtherRun) {
 		t.Errorf("error %v, want ErrOtherRun", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"imagecot/ckpt"
@@ -134,6 +135,30 @@ func TestJudgeIsAskedInTheWordsOfItsTraining(t *testing.T) {
 		}
 		if j.questions != want || j.trained != "orm" {
 			t.Errorf("questions %s: asked in the words %q, as %q", questions, j.questions, j.trained)
+		}
+	}
+}
+
+// A preset that says nothing of the words leaves them to the manifest of what it names.
+func TestPresetsLeaveWordsToTheManifest(t *testing.T) {
+	publish(t)
+	dir := filepath.Join(os.Getenv("HF_HUB_CACHE"), "models--org--mine")
+	commit := strings.Repeat("b", 40)
+	files := filepath.Join(dir, "snapshots", commit)
+	for _, folder := range []string{files, filepath.Join(dir, "refs")} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "refs", "main"), commit)
+	m := ckpt.Manifest{Kind: "sft", Name: "x", Recipe: json.RawMessage(`{"data":{"reward":"orm","questions":"released"}}`)}
+	if err := ckpt.WriteManifest(files, m); err != nil {
+		t.Fatal(err)
+	}
+	for questions, want := range map[string]string{"": "released", ", questions: paper": "paper"} {
+		writeFile(t, filepath.Join(os.Getenv("IMAGECOT_HOME"), "presets", "mine.yaml"), `{name: mine, role: judge, repo: org/mine, files: [manifest.json], licence: MIT`+questions+"}")
+		if got := Wording("mine"); got != want {
+			t.Errorf("questions %q: asked in the words %q, want %q", questions, got, want)
 		}
 	}
 }

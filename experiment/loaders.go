@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"imagecot/align/policy"
 	"imagecot/ckpt"
 	"imagecot/cot"
 	"imagecot/internal/graphx"
@@ -21,7 +22,7 @@ import (
 	"imagecot/models/showo"
 	"imagecot/preset"
 	"imagecot/tiny"
-	"imagecot/world"
+	"imagecot/verify/questions"
 )
 
 // ErrRefused says that a checkpoint is there but is not what it should be.
@@ -113,7 +114,7 @@ func (p *Pipeline) openGenerator() error {
 	if cfg.CodebookSize != images.Config().Codes() {
 		return refuse(name, fmt.Errorf("the generator has %d codes, the image tokenizer %d", cfg.CodebookSize, images.Config().Codes()))
 	}
-	words, err := textTokenizer(dir)
+	words, err := policy.Words(dir)
 	if err != nil {
 		return refuse(name, err)
 	}
@@ -198,15 +199,11 @@ func checkResolution(name string, cfg showo.Config, images magvit.Config) (int, 
 // openJudge loads a judge by name and says which wording it understands and what it is.
 func (p *Pipeline) openJudge(name string) (j openedJudge, id string, err error) {
 	if name == selfJudge {
-		words := "paper"
-		if p.tinyWorld() {
-			words = "tiny"
-		}
 		self, err := p.self()
 		if err != nil {
 			return openedJudge{}, "", fmt.Errorf("experiment: %w: %w", ErrRecipe, err)
 		}
-		return openedJudge{newMemoJudge(self), words, true, ""}, p.Models["generator"], nil
+		return openedJudge{newMemoJudge(self), questions.Usual(p.side), true, ""}, p.Models["generator"], nil
 	}
 	if spec, ok := strings.CutPrefix(name, "openai:"); ok {
 		o, err := openai.ParseSpec(spec)
@@ -223,7 +220,7 @@ func (p *Pipeline) openJudge(name string) (j openedJudge, id string, err error) 
 	if err != nil {
 		return openedJudge{}, "", err
 	}
-	tok, err := textTokenizer(dir)
+	tok, err := policy.Words(dir)
 	if err != nil {
 		return openedJudge{}, "", refuse(name, err)
 	}
@@ -235,11 +232,7 @@ func (p *Pipeline) openJudge(name string) (j openedJudge, id string, err error) 
 	if err != nil {
 		return openedJudge{}, "", refuse(name, err)
 	}
-	words := "paper"
-	if local.Model().Config().Vision.ImageSize == world.Side {
-		words = "tiny"
-	}
-	words = cmp.Or(Wording(name), words)
+	words := cmp.Or(Wording(name), questions.Usual(local.Model().Config().Vision.ImageSize))
 	if id, err = identify(name, dir); err != nil {
 		return openedJudge{}, "", err
 	}

@@ -12,7 +12,6 @@ import (
 	"imagecot/ckpt"
 	"imagecot/hub"
 	"imagecot/preset"
-	"imagecot/tiny"
 )
 
 // Published finds a published checkpoint in the hub's cache: a preset by its name or YAML file, or hf:ORG/NAME[@REVISION].
@@ -94,7 +93,7 @@ func (b besides) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(b.FS,
 
 // Wording is the set of questions that a judge was trained with, as its preset or its manifest tells; "" if neither does.
 func Wording(judge string) string {
-	if p, ok := presetOf(judge); ok {
+	if p, ok := presetOf(judge); ok && p.Questions != "" {
 		return p.Questions
 	}
 	dir, err := ModelFolder(judge, "judge")
@@ -132,19 +131,6 @@ func (r *Recipe) ApplyPreset(keep func(key string) bool) {
 // publishedJudges are the judges that the paper asks, by what they were tuned for, for generators that are not of the tiny
 // world. PARM++ was not released; PARM stands in for it.
 var publishedJudges = map[string]string{"orm": "cot-orm", "prm": "llava-onevision-7b", "parm": "cot-parm", "parmpp": "cot-parm"}
-
-// textTokenizer is the folder's own, or the one that all tiny models share.
-func textTokenizer(dir fs.FS) (*bpe.Tokenizer, error) {
-	t, err := bpe.OpenFS(dir)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return t, err
-	}
-	text, err := tiny.TextTokenizer()
-	if err != nil {
-		return nil, err
-	}
-	return bpe.Load(text)
-}
 
 // identify is a model's name and the hash of its weights.
 func identify(name string, dir fs.FS) (string, error) {

@@ -14,7 +14,7 @@ import (
 
 // Recipe is a training run as a YAML file; unknown keys are errors. Field names follow the usual trainers.
 type Recipe struct {
-	Kind      string  `yaml:"kind" json:"kind"` // tokenizer, generator or judge
+	Kind      string  `yaml:"kind" json:"kind"` // tokenizer, generator, judge, dpo, iterdpo, guide, correction or sft
 	Name      string  `yaml:"name" json:"name"`
 	Seed      uint64  `yaml:"seed" json:"seed"`
 	MaxSteps  int     `yaml:"max_steps" json:"max_steps"`
@@ -35,7 +35,7 @@ type Recipe struct {
 	Recompute bool   `yaml:"gradient_checkpointing" json:"gradient_checkpointing,omitempty"`
 	LogEvery  int    `yaml:"logging_steps" json:"logging_steps"`
 	LoRA      *LoRA  `yaml:"lora" json:"lora,omitempty"`           // trains an adapter in place of the weights
-	InitFrom  string `yaml:"init_from" json:"init_from,omitempty"` // checkpoint folder; for alignment also the name of a shipped model
+	InitFrom  string `yaml:"init_from" json:"init_from,omitempty"` // checkpoint folder; for alignment also a shipped model or a preset by name
 	// Model is the architecture (config.json); Data is read by the objective. Both are checked there.
 	Model map[string]any `yaml:"model" json:"model,omitempty"`
 	Data  map[string]any `yaml:"data" json:"data,omitempty"`

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -321,5 +322,31 @@ func TestBadRecipes(t *testing.T) {
 	r.Groups = append(r.Groups, Group{Match: "^b$", Muon: true})
 	if _, err := New(enginetest.Go(t), r, line{batch: 8, nanAt: -1}, nil); err == nil {
 		t.Error("muon on a vector was accepted")
+	}
+}
+
+// policed remembers under which policy its loss was made.
+type policed struct {
+	line
+	recompute *bool
+}
+
+func (p policed) Loss(s graphx.Scope, in []*graph.Node) (*graph.Node, []*graph.Node) {
+	*p.recompute = s.Policy.Recompute
+	return p.line.Loss(s, in)
+}
+
+// Gradient checkpointing is what the recipe says, and may change from one start of a run to the next.
+func TestGradientCheckpointingIsTheRecipes(t *testing.T) {
+	dir := t.TempDir()
+	for i, want := range []bool{false, true} {
+		got := !want
+		r := recipe(t, fmt.Sprintf("max_steps: 4\nsave_steps: 2\ngradient_checkpointing: %t\n", want))
+		if _, err := run(t, enginetest.Go(t), r, policed{line{batch: 8, nanAt: -1}, &got}, dir, 2*(i+1)); err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("recompute is %t, want %t", got, want)
+		}
 	}
 }

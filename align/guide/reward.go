@@ -14,7 +14,6 @@ import (
 	"imagecot/models/llavaov"
 	"imagecot/models/magvit"
 	"imagecot/verify/questions"
-	"imagecot/world"
 
 	"github.com/gomlx/compute"
 )
@@ -49,11 +48,11 @@ func openJudge(be compute.Backend, from policy.Sources, images *magvit.Tokenizer
 	if err != nil {
 		return nil, parent, fmt.Errorf("guide: judge %s: %w", name, err)
 	}
-	set := "paper"
-	if j.Model().Config().Vision.ImageSize == world.Side {
-		set = "tiny"
+	set := ""
+	if from.Wording != nil {
+		set = from.Wording(name)
 	}
-	words, err := questions.Get(cmp.Or(from.Wording(name), set))
+	words, err := questions.Get(cmp.Or(set, questions.Usual(j.Model().Config().Vision.ImageSize)))
 	return judged{j, words, images}, parent, err
 }
 

@@ -11,7 +11,6 @@ import (
 	"imagecot/ckpt"
 	"imagecot/models/llavaov"
 	"imagecot/train"
-	"imagecot/world"
 
 	"github.com/gomlx/gomlx/core/tensors"
 )
@@ -121,14 +120,6 @@ func (c *checkpoint) readWords() error {
 		c.words[name] = text
 	}
 	return nil
-}
-
-// wording is the one in which a judge of this kind is asked where nothing else is known.
-func (c *checkpoint) wording() string {
-	if c.config.Vision.ImageSize == world.Side {
-		return "tiny"
-	}
-	return "paper"
 }
 
 // rows is the number of the image's rows among the positions: one tile and a newline.

@@ -108,7 +108,7 @@ func (j *Judge) wording(known func(judge string) string) error {
 	if j.data.Questions != "" {
 		return nil
 	}
-	j.data.Questions = j.start.wording()
+	j.data.Questions = questions.Usual(j.start.config.Vision.ImageSize)
 	if known == nil {
 		return nil
 	}

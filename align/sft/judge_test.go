@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -555,6 +556,7 @@ func TestWhatIsTrainedOn(t *testing.T) {
 		map[string]any{"from": data["ranking"], "kind": "ranking", "share": .3},
 		map[string]any{"from": data["parm"], "kind": "parm", "share": .5, "asks": "potential"},
 		map[string]any{"from": data["parm"], "kind": "parm", "share": 1, "asks": "clarity"},
+		map[string]any{"from": data["parm"], "kind": "parm", "share": 1},
 	}
 	j, err := NewJudge(be, policy.Sources{Folders: shipped}, r)
 	if err != nil {
@@ -568,16 +570,33 @@ func TestWhatIsTrainedOn(t *testing.T) {
 			left++
 		}
 	}
-	count := map[cot.QuestionKind]int{}
-	for _, c := range j.talks {
-		count[kind(c)]++
+	whole := 6 * left // conversations of two images a prompt, all of the last source
+	count, kinds := map[cot.QuestionKind]int{}, []cot.QuestionKind{}
+	for i, c := range j.talks {
+		if k := kind(c); i < len(j.talks)-whole {
+			count[k]++
+			kinds = append(kinds, k)
+		}
 		if curate.Validation(scene[c.Prompt], .5) {
 			t.Errorf("%q is trained on", c.Prompt)
 		}
 	}
-	want := map[cot.QuestionKind]int{cot.Outcome: int(math.Round(.3 * float64(2*left))), cot.Potential: left, cot.Clarity: 2 * left}
-	if !maps.Equal(count, want) || left == 0 || left == len(prompts) {
-		t.Errorf("%v, want %v of %d prompts", count, want, left)
+	within := func(n int, share float64, of int) bool { // three standard deviations
+		return math.Abs(float64(n)-share*float64(of)) <= 3*math.Sqrt(share*(1-share)*float64(of))
+	}
+	if n := 2 * left; !within(count[cot.Outcome], .3, n) || !within(count[cot.Potential], .5, n) || count[cot.Clarity] != n || left == 0 || left == len(prompts) {
+		t.Errorf("%v of %d prompts", count, left)
+	}
+	if order := slices.Compact(kinds); !slices.Equal(order, []cot.QuestionKind{cot.Outcome, cot.Potential, cot.Clarity}) {
+		t.Errorf("sources are not one after the other: %v", order)
+	}
+	every, err := NewJudge(be, policy.Sources{Folders: shipped}, judgeRecipe("tiny", "parm", data, "parm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	every.talks = slices.DeleteFunc(every.talks, func(c curate.Conversation) bool { return curate.Validation(scene[c.Prompt], .5) })
+	if !reflect.DeepEqual(every.talks, j.talks[len(j.talks)-whole:]) {
+		t.Error("what other sources of a data set draw is missing in a source that takes all")
 	}
 	if _, hash := j.Origin(); strings.Count(hash, "+") != 1 {
 		t.Errorf("the hash of two data sets is %q", hash)
@@ -587,13 +606,42 @@ func TestWhatIsTrainedOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prompt := func(c curate.Conversation) string { return c.Prompt }
-	if slices.EqualFunc(j.talks, other.talks, func(a, b curate.Conversation) bool { return prompt(a) == prompt(b) && slices.Equal(a.Tokens, b.Tokens) }) {
+	same := func(a, b curate.Conversation) bool { return a.Prompt == b.Prompt && slices.Equal(a.Tokens, b.Tokens) }
+	if slices.EqualFunc(j.talks, other.talks, same) {
 		t.Error("another seed draws the same share")
+	}
+	r.Seed--
+	if again, err := NewJudge(be, policy.Sources{Folders: shipped}, r); err != nil || !slices.EqualFunc(j.talks, again.talks, same) {
+		t.Errorf("the same seed draws another share, error %v", err)
 	}
 	tests := toyData(t, 4, world.TestPrompts())
 	if _, err := NewJudge(be, policy.Sources{Folders: shipped}, judgeRecipe("tiny", "orm", tests, "ranking")); err == nil || !strings.Contains(err.Error(), "holds test prompts") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Of 10,000 conversations as many are drawn as the share says; two sources draw different ones, and a larger share has those of
+// a smaller one.
+func TestSharesAreDrawn(t *testing.T) {
+	const n = 10_000
+	some, other, more := 0, 0, 0
+	for i := range n {
+		in := drawn(.3, 5, 0, i)
+		if in {
+			some++
+			if drawn(.3, 5, 1, i) {
+				other++
+			}
+			if drawn(.4, 5, 0, i) {
+				more++
+			}
+		}
+		if !drawn(1, 5, 0, i) {
+			t.Fatalf("conversation %d is not among all", i)
+		}
+	}
+	if some < 2850 || some > 3150 || other < 800 || other > 1000 || more != some {
+		t.Errorf("%d, %d of them in another source's share, %d in a larger one", some, other, more)
 	}
 }
 
@@ -614,7 +662,7 @@ func TestJudgeRefusals(t *testing.T) {
 		"parmpp needs a source of kind parm":                       set("reward", "parmpp"),
 		"is 1.5, want more than 0 and at most 1":                   source("share", 1.5),
 		"is 0, want more than 0 and at most 1":                     source("share", 0),
-		"a share of 0.1 of":                                        source("share", .1),
+		"a share of 1e-09 of":                                      source("share", 1e-9),
 		"from is missing in source 0":                              source("from", ""),
 		`is a data set of kind "steps", not "ranking"`:             source("from", data["steps"]),
 		"are none of 0 conversations":                              source("asks", "clarity"),

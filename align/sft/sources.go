@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +18,8 @@ import (
 type Source struct {
 	From string `json:"from"` // folder of a data set, or several ("A,B")
 	Kind string `json:"kind"` // ranking, steps, parm or reflection
-	// Share is the share of the conversations that is used, drawn with the recipe's seed, as LLaVA's "random:50%".
+	// Share is the share of the conversations that is used, as LLaVA's "random:50%". Each is drawn by itself, with the recipe's
+	// seed, so that as many are used as the share says but for chance.
 	Share float64 `json:"share"`
 	// Asks limits a source to conversations whose last question is of this kind ("" takes all): a data set of PARM's labels has
 	// clarity, potential (after clarity) and outcome, of which the paper uses 120K, 80K and 200K.
@@ -60,22 +60,42 @@ func (d JudgeData) validateSources() error {
 	return nil
 }
 
-// read returns the conversations of all sources, one source after the other, and the hash of the data.
+// read returns the conversations of all sources, one source after the other, and the hash of the data. Sources of one data set
+// are read together, in one pass.
 func (d JudgeData) read(set questions.Set, seed uint64) (all []curate.Conversation, hash string, err error) {
+	talks, of := make([][]curate.Conversation, len(d.Sources)), make([]int, len(d.Sources))
 	var sums []string
-	for i, s := range d.Sources {
-		talks, err := curate.Conversations(s.Kind, s.From, set, d.Validation)
+	known := map[Source]bool{}
+	for _, s := range d.Sources {
+		data := Source{From: s.From, Kind: s.Kind}
+		if known[data] {
+			continue
+		}
+		known[data] = true
+		var takers [][]int // sources of each conversation that is kept
+		kept, err := curate.Conversations(s.Kind, s.From, set, d.Validation, func(last cot.QuestionKind, n int) bool {
+			var by []int
+			for i, s := range d.Sources {
+				if s.From != data.From || s.Kind != data.Kind || (s.Asks != "" && s.Asks != last) {
+					continue
+				}
+				if of[i]++; drawn(s.Share, seed, i, n) {
+					by = append(by, i)
+				}
+			}
+			if by != nil {
+				takers = append(takers, by)
+			}
+			return by != nil
+		})
 		if err != nil {
 			return nil, "", fmt.Errorf("sft: %w", err)
 		}
-		if s.Asks != "" {
-			talks = slices.DeleteFunc(talks, func(c curate.Conversation) bool { return kind(c) != s.Asks })
+		for k, c := range kept {
+			for _, i := range takers[k] {
+				talks[i] = append(talks[i], c)
+			}
 		}
-		some := shareOf(talks, s.Share, seed, i)
-		if len(some) == 0 {
-			return nil, "", fmt.Errorf("sft: a share of %v of %s are none of %d conversations", s.Share, s.From, len(talks))
-		}
-		all = append(all, some...)
 		sum, err := curate.Fingerprint(s.From)
 		if err != nil {
 			return nil, "", err
@@ -84,22 +104,18 @@ func (d JudgeData) read(set questions.Set, seed uint64) (all []curate.Conversati
 			sums = append(sums, sum)
 		}
 	}
+	for i, s := range d.Sources {
+		if len(talks[i]) == 0 {
+			return nil, "", fmt.Errorf("sft: a share of %v of %s are none of %d conversations", s.Share, s.From, of[i])
+		}
+		all = append(all, talks[i]...)
+	}
 	return all, strings.Join(sums, "+"), nil
 }
 
-// shareOf draws a share of the conversations of source i, rounded to whole ones, and keeps their order.
-func shareOf(talks []curate.Conversation, share float64, seed uint64, i int) []curate.Conversation {
-	n := int(math.Round(share * float64(len(talks))))
-	if n == len(talks) {
-		return talks
-	}
-	chosen := prng.New(seed, i, prng.Curate, own).Perm(len(talks))[:n]
-	slices.Sort(chosen)
-	out := make([]curate.Conversation, n)
-	for k, at := range chosen {
-		out[k] = talks[at]
-	}
-	return out
+// drawn says whether conversation n of source i is in the share, whatever the others are.
+func drawn(share float64, seed uint64, i, n int) bool {
+	return prng.New(seed, n, prng.Curate, uint32(i)).Float64() < share
 }
 
 // checkAnswers refuses a yes/no question that has one answer alone: it would be learnt without a look at the images.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	_ "embed"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -63,7 +64,32 @@ type Inconsistency struct {
 func Inconsistencies(tables ...string) []Inconsistency {
 	var all []Inconsistency
 	must(inconsistenciesFile, &all)
+	all = append(all, overalls()...)
 	return slices.DeleteFunc(all, func(i Inconsistency) bool { return len(tables) > 0 && !slices.Contains(tables, i.Table) })
+}
+
+// overalls names the rows whose overall score is not the mean of the six tasks, by more than their two digits explain.
+func overalls() []Inconsistency {
+	rows := map[string][]string{} // by table
+	for _, name := range slices.Sorted(maps.Keys(numbers())) {
+		score, sum := numbers()[name], 0.0
+		for _, v := range score.Tasks {
+			if v == nil {
+				sum = math.NaN()
+			} else {
+				sum += *v
+			}
+		}
+		table, row, _ := strings.Cut(name, "/")
+		if mean := sum / float64(len(score.Tasks)); math.Abs(mean-score.Overall) > .0099 {
+			rows[table] = append(rows[table], fmt.Sprintf("%s (%.2f, mean %.3f)", row, score.Overall, mean))
+		}
+	}
+	var all []Inconsistency
+	for _, table := range slices.Sorted(maps.Keys(rows)) {
+		all = append(all, Inconsistency{table, "Overall scores that are not the mean of their six tasks: " + strings.Join(rows[table], ", ") + "."})
+	}
+	return all
 }
 
 // Claim is something the paper (or this project) says, in words and as comparisons.

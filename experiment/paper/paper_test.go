@@ -2,6 +2,7 @@ package paper
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"imagecot/internal/stats"
@@ -109,7 +110,12 @@ func TestTogether(t *testing.T) {
 }
 
 func TestInconsistencies(t *testing.T) {
-	if all, some := Inconsistencies(), Inconsistencies("table3"); len(some) != 2 || len(all) <= len(some) {
+	for table, want := range map[string]string{"table3": "guided-parm (0.69, mean 0.703), parm-on-iterdpo (0.74, mean 0.750).", "table4": "llamagen-parm (0.46, mean 0.447)."} {
+		if list := Inconsistencies(table); !strings.HasSuffix(list[len(list)-1].Text, want) {
+			t.Errorf("%s: %+v, want %q", table, list, want)
+		}
+	}
+	if all, some := Inconsistencies(), Inconsistencies("table3"); len(some) != 3 || len(all) <= len(some) {
 		t.Errorf("%d, %d of table 3", len(all), len(some))
 	}
 }

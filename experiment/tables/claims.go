@@ -69,6 +69,10 @@ func (r Results) judge() ([]ClaimVerdict, error) {
 	return out, nil
 }
 
+// leastPrompts is how many prompts a verdict needs. The interval is a bootstrap over prompts: of one prompt it is a point, and few
+// would say anything.
+const leastPrompts = 30
+
 func compare(c paper.Comparison, a, b *Row) (Evidence, error) {
 	e := Evidence{A: c.A, B: c.B, Condition: c.Condition(), Verdict: paper.CannotTell}
 	if d, ok := c.Paper(); ok {
@@ -93,6 +97,8 @@ func compare(c paper.Comparison, a, b *Row) (Evidence, error) {
 	e.StepsB, e.CallsB = cost(b.found)
 	e.ImagesA, e.ImagesB = a.found.Selections, b.found.Selections
 	e.Diff, e.CI95, e.P = d.Overall.Diff, d.Overall.CI95, d.Overall.P
-	e.Verdict = c.Judge(e.CI95, e.StepsA/e.StepsB)
+	if e.Prompts >= leastPrompts {
+		e.Verdict = c.Judge(e.CI95, e.StepsA/e.StepsB)
+	}
 	return e, nil
 }

@@ -210,3 +210,22 @@ func TestWrite(t *testing.T) {
 		t.Errorf("%d rows, %v", len(rows), err)
 	}
 }
+
+// Of few prompts there is no verdict, however far apart two rows are.
+func TestFewPromptsTellNothing(t *testing.T) {
+	zero := 0.0
+	for n, want := range map[int]paper.Verdict{1: paper.CannotTell, 29: paper.CannotTell, 30: paper.Holds} {
+		var rows [2]Row
+		for i := range rows {
+			found := &experiment.Measurement{}
+			for k, m := range world.TestPrompts()[:n] {
+				found.Rows = append(found.Rows, geneval.Row{Filename: fmt.Sprint(k), Tag: m.Tag, Prompt: m.Prompt, Metadata: m.Dump(), Correct: i == 0})
+			}
+			rows[i].found = found
+		}
+		e, err := compare(paper.Comparison{MoreThan: &zero}, &rows[0], &rows[1])
+		if err != nil || e.Verdict != want || e.Prompts != n || e.Diff != 1 {
+			t.Errorf("%d prompts: %+v, want %s (%v)", n, e, want, err)
+		}
+	}
+}

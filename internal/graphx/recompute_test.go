@@ -15,7 +15,8 @@ import (
 func TestLayerIsComputedAgain(t *testing.T) {
 	x, w := []float32{.3, -.7, 1.1, .2}, []float32{.5, -.25, .75, 2}
 	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
-		can := be.Capabilities().Operations[compute.OpTypeOptimizationBarrier]
+		ops := be.Capabilities().Operations
+		can := ops[compute.OpTypeOptimizationBarrier] && ops[compute.OpTypeSchedulingBarrier]
 		var results [2][]float32
 		for i, again := range []bool{false, true} {
 			s := graphx.NewScope(nil, graphx.Policy{Recompute: again})

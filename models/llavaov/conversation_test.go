@@ -110,3 +110,54 @@ func TestLabels(t *testing.T) {
 		t.Error("a question that ends its turn passed")
 	}
 }
+
+// Every layer of tower and decoder is one that gradient checkpointing computes again, on an engine that can.
+func TestLayersCanBeComputedAgain(t *testing.T) {
+	chat := testChat(t)
+	c := smallConfig(chat.tok.VocabSize())
+	rows := c.Vision.ImageSize / c.Vision.PatchSize
+	row, err := chat.Conversation(why, rows*rows+1, AnswerLabels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := chat.Options(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Each(t, func(t *testing.T, be compute.Backend) {
+		ops := be.Capabilities().Operations
+		can := ops[compute.OpTypeOptimizationBarrier] && ops[compute.OpTypeSchedulingBarrier]
+		w := smallWeights(c)
+		var losses []float32
+		for _, again := range []bool{false, true} {
+			count := map[NodeType]int{}
+			program, err := graphx.NewProgram(be, "gradient", w, graphx.Policy{Recompute: again}, func(s graphx.Scope, in []*Node) []*Node {
+				l, _, _ := ImageConversationLoss(s, c, o, ConversationInputs{Pixels: in[0], IDs: in[1], Labels: in[2], Verdicts: in[3]})
+				grad := Gradient(l.Loss, s.Param("model.embed_tokens.weight"), s.Param(towerPrefix+"embeddings.patch_embedding.weight"))
+				for _, n := range l.Loss.Graph().Nodes() {
+					count[n.Type()]++
+				}
+				return append(grad, l.Loss)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := len(row.IDs)
+			out, err := program.Run(graphx.Tensor(randomFloats(4, 14*14*3), 1, 14, 14, 3), graphx.Tensor(row.IDs, 1, l), graphx.Tensor(row.Labels, 1, l), graphx.Tensor(row.Verdicts, 1, l))
+			if err != nil {
+				t.Fatal(err)
+			}
+			losses = append(losses, graphx.Floats(out[2])[0])
+			for name, part := range map[string]struct{ found, layers int }{ // GELU of the tower, SiLU of the decoder
+				"tower": {count[NodeTypeTanh], c.TowerLayers}, "decoder": {count[NodeTypeLogistic], c.Text.NumHiddenLayers},
+			} {
+				if twice := part.found >= 2*part.layers; twice != (again && can) {
+					t.Errorf("recompute %t: %d activations in %d layers of the %s", again, part.found, part.layers, name)
+				}
+			}
+		}
+		if math.Abs(float64(losses[0]-losses[1])) > 1e-5 {
+			t.Errorf("losses %v", losses)
+		}
+	})
+}

@@ -21,7 +21,8 @@ func TestLayersCanBeComputedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := graphx.NewWeights(weights)
-		can := be.Capabilities().Operations[compute.OpTypeSchedulingBarrier]
+		ops := be.Capabilities().Operations
+		can := ops[compute.OpTypeOptimizationBarrier] && ops[compute.OpTypeSchedulingBarrier]
 		for _, again := range []bool{false, true} {
 			activations := 0
 			p, err := graphx.NewProgram(be, "gradient", w, graphx.Policy{Recompute: again}, func(s graphx.Scope, in []*Node) []*Node {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"imagecot/cot"
+	"imagecot/world"
 )
 
 //go:embed sets
@@ -22,6 +23,14 @@ type Set struct {
 
 // Names of the sets there are.
 func Names() []string { return []string{"paper", "released", "tiny"} }
+
+// Usual is the name of the set for a judge of whose words nothing is known, by the side of its images in pixels.
+func Usual(side int) string {
+	if side == world.Side {
+		return "tiny"
+	}
+	return "paper"
+}
 
 // kinds are the questions of every set.
 var kinds = []cot.QuestionKind{cot.Outcome, cot.Process, cot.Clarity, cot.Potential, cot.Reflection, cot.Reason}
