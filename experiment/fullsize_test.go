@@ -163,7 +163,7 @@ func TestEvaluatorsBySize(t *testing.T) {
 	if _, id, err := OpenEvaluator(be, 64, nil); err != nil || id != "" {
 		t.Error(id, err)
 	}
-	if _, _, err := OpenEvaluator(be, 256, geneval.Official()); err == nil || !strings.Contains(err.Error(), "pull geneval-detector") {
+	if _, _, err := OpenEvaluator(be, 256, geneval.Official()); err == nil || !strings.Contains(err.Error(), "pull --allow-pickle geneval-detector") {
 		t.Errorf("error %v", err)
 	}
 }
