@@ -18,6 +18,7 @@ func (a *app) recipeFlags(cmd *cobra.Command, r *experiment.Recipe) {
 	a.generatorFlags(cmd, r)
 	a.strategyFlags(cmd, r)
 	f.StringVar(&r.Judge, "judge", r.Judge, "who answers: a shipped model, a preset, a folder, or openai:MODEL@URL (default: the strategy's own)")
+	f.StringVar(&r.Aspect, "aspect", r.Aspect, "how local judges see images: pad, or anyres_max_N, cut into at most N tiles besides (default pad, as the paper asks)")
 	f.StringVar(&r.Questions, "questions", r.Questions, "wording of the questions: "+strings.Join(questions.Names(), ", ")+" (default: the judge's own)")
 }
 

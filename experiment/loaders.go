@@ -224,7 +224,7 @@ func (p *Pipeline) openJudge(name string) (j openedJudge, id string, err error) 
 	if err != nil {
 		return openedJudge{}, "", refuse(name, err)
 	}
-	o := llavaov.Options{Official: p.Recipe.Official, DType: p.Recipe.DType, Batch: p.questions}
+	o := llavaov.Options{Official: p.Recipe.Official, DType: p.Recipe.DType, Aspect: p.Recipe.Aspect, Batch: p.questions}
 	if p.tinyWorld() {
 		o.CacheImages = 512 // small ones; those of several prompts that come together
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,8 @@ type Recipe struct {
 
 	// DType is how generator and judges keep their matrices: f32, bf16 or auto (bf16 for large models); "" means auto.
 	DType string `yaml:"dtype" json:"dtype,omitempty"`
+	// Aspect is how local judges see images: pad, or anyres_max_N (cut into at most N tiles besides); "" means pad (Deviation D12).
+	Aspect string `yaml:"aspect" json:"aspect,omitempty"`
 
 	// Options of single strategies; zero values are their defaults.
 	ClearFrom    int     `yaml:"clear_from" json:"clear_from,omitempty"`       // parm and what builds on it: first step asked about; 0 means 1, or where the data of judges trained here call images clear
@@ -43,6 +46,8 @@ type Recipe struct {
 	// and is not reset between candidates; one spelling of yes and no counts (deviations D1, D3).
 	Official bool `yaml:"official" json:"official,omitempty"`
 }
+
+var aspectForm = regexp.MustCompile(`^(pad|anyres_max_[1-9][0-9]{0,2})?$`)
 
 // Strategies lists the names that Recipe.Strategy may have: the paper's, the upper bound, and the extensions.
 func Strategies() []string {
@@ -107,6 +112,8 @@ func (r Recipe) Validate() error {
 		return fmt.Errorf("experiment: %w: temperature is %v, want 0 to 1000", ErrRecipe, r.Temperature)
 	case !slices.Contains([]string{"", "auto", "f32", "bf16"}, r.DType):
 		return fmt.Errorf("experiment: %w: dtype is %q, want auto, f32 or bf16", ErrRecipe, r.DType)
+	case !aspectForm.MatchString(r.Aspect):
+		return fmt.Errorf("experiment: %w: aspect is %q, want pad or anyres_max_N", ErrRecipe, r.Aspect)
 	case r.ClearFrom < 0 || r.ClearFrom > r.Steps:
 		return fmt.Errorf("experiment: %w: clear_from is %d, want 1 to %d", ErrRecipe, r.ClearFrom, r.Steps)
 	case r.Rounds < 0 || r.Width < 0 || r.Wave < 0:

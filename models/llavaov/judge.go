@@ -25,7 +25,7 @@ import (
 // Options of a Judge; the zero value is the paper's way of asking, read from raw logits.
 type Options struct {
 	// Aspect is how the judge sees images, "pad" or "anyres_max_N"; empty means "pad". The paper trains with
-	// anyres_max_9 and asks with pad (Deviation: train ours as they are asked).
+	// anyres_max_9 and asks with pad (Deviation D12: ours are trained as they are asked).
 	Aspect string
 	// Batch is the number of questions that run together, 0 means 4, or 1 of a large model. Smaller batches are filled up.
 	Batch int
