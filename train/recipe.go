@@ -31,7 +31,7 @@ type Recipe struct {
 	Groups    []Group `yaml:"groups" json:"groups,omitempty"`     // the first that matches a name decides
 	SaveEvery int     `yaml:"save_steps" json:"save_steps"`
 	// Recompute keeps the inputs of layers only and computes their insides again for the gradient: a third more time, and of
-	// the layers' memory a small part. The pure-Go engine cannot.
+	// the layers' memory a small part.
 	Recompute bool   `yaml:"gradient_checkpointing" json:"gradient_checkpointing,omitempty"`
 	LogEvery  int    `yaml:"logging_steps" json:"logging_steps"`
 	LoRA      *LoRA  `yaml:"lora" json:"lora,omitempty"`           // trains an adapter in place of the weights

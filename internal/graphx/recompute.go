@@ -7,7 +7,7 @@ import (
 
 // Layer is block(x). If the policy says Recompute, its inner results are computed again for the gradient instead of being kept: of
 // a stack of layers the inputs alone stay in memory (gradient checkpointing; Chen et al., arXiv 1604.06174). The values are
-// the same. An engine that cannot keep the two computations apart, as the pure-Go one, keeps everything.
+// the same. An engine that has no barriers to keep the two computations apart keeps everything.
 func (s Scope) Layer(x *graph.Node, block func(*graph.Node) *graph.Node) *graph.Node {
 	if !s.Policy.Recompute {
 		return block(x)
