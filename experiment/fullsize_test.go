@@ -119,8 +119,16 @@ func TestAlignmentOfFullSize(t *testing.T) {
 					t.Errorf("a round's images do not say who labelled them (%v)", err)
 				}
 			}
+			own, _, err := Published("small-words")
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := os.ReadFile(filepath.Join(own, "tokenizer.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
 			words, err := os.ReadFile(filepath.Join(dir, "final", "tokenizer.json"))
-			if err != nil || !strings.HasSuffix(string(words), "\n") {
+			if err != nil || string(words) != string(want) {
 				t.Errorf("the result has not the text tokenizer of its preset: %v", err)
 			}
 			m, err := ckpt.ReadManifest(filepath.Join(dir, "final"))
