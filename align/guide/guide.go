@@ -241,7 +241,7 @@ func watchedOf(list []geneval.Metadata, n int, seed uint64) []geneval.Metadata {
 		byTask[list[i].Tag] = append(byTask[list[i].Tag], list[i])
 	}
 	var out []geneval.Metadata
-	for turn := 0; len(out) < n; turn++ {
+	for turn := 0; len(out) < n && turn < len(list); turn++ {
 		for _, task := range slices.Sorted(maps.Keys(byTask)) {
 			if turn < len(byTask[task]) && len(out) < n {
 				out = append(out, byTask[task][turn])
