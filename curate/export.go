@@ -242,15 +242,11 @@ func (e Export) llava(ctx context.Context, id any, rows []exported) error {
 			return fmt.Errorf("curate: export: %s: %w; %s takes any", e.From, ErrNoConversation, ParquetImages)
 		}
 	}
-	unlock, err := claim(e.Dir, id)
+	folder, unlock, err := e.claimImages(id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	folder := filepath.Join(e.Dir, imagesFolder)
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return fmt.Errorf("curate: export: %w", err)
-	}
 	words := wording{e.Questions}
 	var list []llavaRow
 	for at := 0; at < len(rows); at += exportChunk {
@@ -279,6 +275,19 @@ func (e Export) llava(ctx context.Context, id any, rows []exported) error {
 		return fmt.Errorf("curate: export: %w", err)
 	}
 	return nil
+}
+
+// claimImages locks the export's folder and makes the one for its pictures.
+func (e Export) claimImages(id any) (folder string, unlock func(), err error) {
+	if unlock, err = claim(e.Dir, id); err != nil {
+		return "", nil, err
+	}
+	folder = filepath.Join(e.Dir, imagesFolder)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		unlock()
+		return "", nil, fmt.Errorf("curate: export: %w", err)
+	}
+	return folder, unlock, nil
 }
 
 // chunk writes some pictures unless the last of them is there.

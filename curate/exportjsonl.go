@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 
@@ -38,15 +37,11 @@ const jsonlFile = "metadata.jsonl"
 
 // jsonl writes the pictures and then a line a row.
 func (e Export) jsonl(ctx context.Context, id any, rows []exported) error {
-	unlock, err := claim(e.Dir, id)
+	folder, unlock, err := e.claimImages(id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	folder := filepath.Join(e.Dir, imagesFolder)
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return fmt.Errorf("curate: export: %w", err)
-	}
 	var b bytes.Buffer
 	lines := json.NewEncoder(&b)
 	lines.SetEscapeHTML(false)
